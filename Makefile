@@ -1,0 +1,74 @@
+# `make` explains itself: every target with a ## comment is listed by `make help`.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SCAN ?=
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml requirements/torch.txt requirements/locked.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not on PATH; name another 3.11+ with make PYTHON=…" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/torch.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/locked.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+.PHONY: install
+install: $(STAMP) ## make .venv with the segint command
+	@echo "$(BIN)/segint is installed"
+
+.PHONY: demo
+demo: $(STAMP) ## segment a synthetic head CT (or SCAN=path) from end to end; pictures land in ./demo-output
+	$(BIN)/segint demo --out demo-output $(if $(SCAN),--scan "$(SCAN)")
+
+.PHONY: test
+test: $(STAMP) ## run every test on its own PostgreSQL and Redis
+	$(BIN)/python -m pytest
+
+.PHONY: coverage
+coverage: $(STAMP) ## run every test and report what they reach, processes included
+	rm -f .coverage .coverage.*
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
+.PHONY: lint
+lint: $(STAMP) ## check style, types, import rules and generated files; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python protos/generate.py --check
+	$(BIN)/python docs/generate.py --check
+
+.PHONY: format
+format: $(STAMP) ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: protos
+protos: $(STAMP) ## regenerate services/core/wire/_pb from protos/
+	$(BIN)/python protos/generate.py
+
+.PHONY: docs
+docs: $(STAMP) ## regenerate the settings table of the README
+	$(BIN)/python docs/generate.py
+
+.PHONY: bench
+bench: $(STAMP) ## time one segmentation of 512x512x200 voxels, stage by stage; prints JSON
+	$(BIN)/python -m benchmarks.segmentation
+
+.PHONY: lock
+lock: $(STAMP) ## refresh requirements/locked.txt from pyproject.toml
+	$(BIN)/pip-compile --quiet --upgrade --all-extras --strip-extras --unsafe-package torch --unsafe-package segint \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options --no-header \
+		--output-file requirements/locked.txt pyproject.toml requirements/torch.txt
+
+.PHONY: clean
+clean: ## remove what the other targets made, .venv included
+	rm -rf $(VENV) demo-output .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

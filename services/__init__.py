@@ -1,0 +1,1 @@
+"""SegInt: an on-premise auto-segmentation server. For research, not for clinical use."""

@@ -1,0 +1,1 @@
+"""What both services and the workstation's command share; imports neither Starlette nor torch."""
