@@ -1,6 +1,7 @@
 """Generate services/core/wire/_pb from the .proto files of this folder; with --check, only compare.
 
-protoc writes `import Primitives3D_pb2`, which holds only with _pb on sys.path; the import is made relative here.
+Two mends of what protoc writes: `import Primitives3D_pb2` holds only with _pb on sys.path, so it is made relative;
+and the stub of an enumeration value called None is not Python, so it is left out (it is reached by number).
 """
 
 import re
@@ -23,7 +24,7 @@ def generate(into: Path) -> None:
         raise SystemExit("protoc refused the .proto files; its message is above")
     for path in [*into.glob("*_pb2.py"), *into.glob("*_pb2.pyi")]:
         text = re.sub(r"^import (\w+_pb2) as", r"from . import \1 as", path.read_text(), flags=re.MULTILINE)
-        path.write_text(text)
+        path.write_text(re.sub(r"^ *None: .*\n", "", text, flags=re.MULTILINE))
 
 
 def main() -> None:

@@ -4,10 +4,13 @@ Enumerations are kept as the integers of the wire, because proto3 enumerations a
 version does not know still survives storing and publishing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
+from services.core.errors import InvalidModelInput
 from services.core.volumes import Vector
 
 
@@ -167,3 +170,38 @@ class CatalogueEntry:
     def runnable(self) -> bool:
         """Whether clients see this version and may use it."""
         return self.enabled and self.attachment is not None
+
+
+class RuntimeName(StrEnum):
+    """The runtimes that this version knows; `Attachment.runtime` stays a string, so that a newer row can be read."""
+
+    PHANTOM = "phantom"
+    """A box in the middle of each volume: needs no model file."""
+    PYTORCH = "pytorch"
+    """A PyTorch network: pickled whole, a state_dict with its class, or TorchScript."""
+
+
+def channel_order(channels: Sequence[InputChannel], given: Sequence[str]) -> list[int]:
+    """For each of a model's channels, in order, the position of its volume among the `given` identifiers.
+
+    A model with one channel takes one volume whatever its identifier.
+
+    Raises:
+        InvalidModelInput: identifiers do not match one to one.
+    """
+    wanted = [channel.channel_id for channel in channels]
+    if len(wanted) <= 1 and len(given) == 1:
+        return [0]
+    faults = {
+        "does not have": set(given) - set(wanted),
+        "needs, but the request lacks,": set(wanted) - set(given),
+        "takes only once": {identifier for identifier in given if given.count(identifier) > 1},
+    }
+    for fault, identifiers in faults.items():
+        if identifiers:
+            some = ", ".join(f"«{identifier}»" for identifier in sorted(identifiers)[:5])
+            expected = ", ".join(f"«{identifier}»" for identifier in wanted) or "one channel of any name"
+            raise InvalidModelInput(
+                f"The model {fault} channel {some}; send one volume for each of its channels: {expected}."
+            )
+    return [given.index(identifier) for identifier in wanted]

@@ -48,6 +48,12 @@ class BodyTooLarge(SegIntError):
     summary = "Request body too large"
 
 
+class UploadStalled(SegIntError):
+    """A body of which nothing more arrived for too long."""
+
+    summary = "Upload stalled"
+
+
 class ModelUnavailable(SegIntError):
     """A model that is unknown, disabled, or has nothing to run."""
 

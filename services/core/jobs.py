@@ -37,6 +37,14 @@ class Priority(IntEnum):
     INTERACTIVE = 10
 
 
+class KeepInputs(StrEnum):
+    """Which finished jobs keep their input on the volume until they expire."""
+
+    NEVER = "never"
+    FAILED = "failed"
+    ALWAYS = "always"
+
+
 class JobErrorCode(IntEnum):
     """The wire's SegmentationProgress.ErrorCodes."""
 

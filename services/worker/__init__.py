@@ -1,0 +1,1 @@
+"""The worker: claims jobs, runs models in processes of their own, writes results."""

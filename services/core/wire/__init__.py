@@ -1,0 +1,1 @@
+"""Protobuf ⇄ domain values, as pure functions. Nothing outside this package sees a generated message."""

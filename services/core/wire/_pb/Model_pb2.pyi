@@ -455,12 +455,10 @@ class SegmentationProgress(_message.Message):
     __slots__ = ("Progress", "Errors", "ErrorCode")
     class ErrorCodes(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
-        None: _ClassVar[SegmentationProgress.ErrorCodes]
         InternalError: _ClassVar[SegmentationProgress.ErrorCodes]
         UnknownClientError: _ClassVar[SegmentationProgress.ErrorCodes]
         DecompressionError: _ClassVar[SegmentationProgress.ErrorCodes]
         DecompressionBufferSizeMismatch: _ClassVar[SegmentationProgress.ErrorCodes]
-    None: SegmentationProgress.ErrorCodes
     InternalError: SegmentationProgress.ErrorCodes
     UnknownClientError: SegmentationProgress.ErrorCodes
     DecompressionError: SegmentationProgress.ErrorCodes
@@ -529,11 +527,9 @@ class SegmentationTelemetry(_message.Message):
     __slots__ = ("ClientInformation", "UploadTimeInMilliseconds", "SegmentationWaitInMilliseconds", "SegmentationDownloadInMilliseconds", "NumberOfRetries", "ModelID", "SegmentationID", "ClientError", "ClientErrorInformation")
     class ClientErrorType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
-        None: _ClassVar[SegmentationTelemetry.ClientErrorType]
         ConnectionError: _ClassVar[SegmentationTelemetry.ClientErrorType]
         InternalClientError: _ClassVar[SegmentationTelemetry.ClientErrorType]
         ProgressTimeout: _ClassVar[SegmentationTelemetry.ClientErrorType]
-    None: SegmentationTelemetry.ClientErrorType
     ConnectionError: SegmentationTelemetry.ClientErrorType
     InternalClientError: SegmentationTelemetry.ClientErrorType
     ProgressTimeout: SegmentationTelemetry.ClientErrorType

@@ -1,0 +1,107 @@
+"""The composition root of the API: the only place that reads settings and puts the parts together."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from services.api.auth import Authenticator
+from services.api.catalogue import Catalogue
+from services.api.doorbell import Ringer
+from services.api.error_responses import HANDLERS
+from services.api.feedback import Feedback
+from services.api.health import Health
+from services.api.janitor import Janitor
+from services.api.metrics import MeasureRequests, Metrics, MetricsRoute
+from services.api.segmentations import Segmentations
+from services.api.status import Status
+from services.api.uploads import DrainRefusedBodies, UploadSlots
+from services.core import logs
+from services.core.blobs import Blobs
+from services.core.db.session import AsyncDatabase
+from services.core.queue import Doorbell
+from services.core.settings import Settings
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def create_app_from_environment() -> Starlette:
+    """What `uvicorn --factory` calls."""
+    settings = Settings()
+    logs.configure(settings.log_level)
+    return create_app(settings)
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The API of one deployment."""
+    blobs = Blobs(settings.volume_dir)
+    blobs.prepare()
+    database = AsyncDatabase(settings.database_url)
+    doorbell = Doorbell(settings.redis_url, settings.redis_namespace)
+    ringer = Ringer(doorbell)
+    janitor = Janitor(settings, database, blobs, doorbell)
+    metrics = Metrics()
+    authenticator = Authenticator([token.get_secret_value() for token in settings.api_tokens])
+
+    status = Status(settings)
+    catalogue = Catalogue(database)
+    segmentations = Segmentations(settings, database, blobs, ringer, UploadSlots(settings.max_concurrent_uploads))
+    feedback = Feedback(database, settings)
+    health = Health(database, blobs, doorbell)
+
+    def route(path: str, method: str, endpoint: Endpoint) -> list[Route]:
+        """Both spellings of a path, with and without the trailing slash, answer directly."""
+
+        async def guarded(request: Request) -> Response:
+            request.scope["segint.route"] = path
+            authenticator.check(request)
+            return await endpoint(request)
+
+        return [Route(spelling, guarded, methods=[method]) for spelling in (path, f"{path}/")]
+
+    # A model's identifier may hold an encoded slash, so it takes all that the rest of the route leaves.
+    segmentation = "/api/v2/Model/{model:path}/segmentation"
+    routes = [
+        *route("/ping", "GET", status.ping),
+        *route("/api/ping", "GET", status.ping),
+        *route("/api/v2/Credits", "GET", status.credits),
+        *route("/api/v2/VendorStatus", "GET", status.vendor_status),
+        *route("/api/v2/Model", "GET", catalogue.models),
+        *route(segmentation, "POST", segmentations.submit),
+        *route(segmentation + "/{id}/result", "GET", segmentations.result),
+        *route(segmentation + "/{id}", "GET", segmentations.progress),
+        *route("/api/v2/Feedback/segmentation", "POST", feedback.feedback),
+        *route("/api/v2/Telemetry/segmentation", "POST", feedback.telemetry),
+        *route("/healthz", "GET", health.alive),
+        *route("/readyz", "GET", health.ready),
+        *route("/metrics", "GET", MetricsRoute(metrics, database).show),
+    ]
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(ringer.run()), asyncio.create_task(janitor.run())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
+            await database.close()
+            doorbell.close()
+
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(MeasureRequests, metrics=metrics), Middleware(DrainRefusedBodies)],
+        exception_handlers=HANDLERS,
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    app.state.settings = settings
+    return app

@@ -1,0 +1,56 @@
+"""Probes: is the process alive, and can it take work."""
+
+from anyio import to_thread
+from sqlalchemy.orm import Session
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from services.core.blobs import Blobs
+from services.core.db import migrate
+from services.core.db.session import AsyncDatabase
+from services.core.errors import DatabaseUnavailable
+from services.core.queue import Doorbell, DoorbellUnavailable
+
+
+class Health:
+    """The routes of the probes. They answer JSON whatever is asked for: probes read statuses."""
+
+    def __init__(self, database: AsyncDatabase, blobs: Blobs, doorbell: Doorbell) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._doorbell = doorbell
+
+    async def alive(self, _: Request) -> Response:
+        """GET /healthz: the process answers. Touches nothing else."""
+        return JSONResponse({"status": "alive"})
+
+    async def ready(self, _: Request) -> Response:
+        """GET /readyz: 200 when requests can be served. Without Redis they can, only later: «degraded»."""
+        checks = {
+            "database": await self._database_fault(),
+            "volume": await to_thread.run_sync(self._blobs.check),
+            "redis": await to_thread.run_sync(self._redis_fault),
+        }
+        down = checks["database"] or checks["volume"]
+        status = "unavailable" if down else "degraded" if checks["redis"] else "ready"
+        body = {"status": status, "checks": {name: fault or "ok" for name, fault in checks.items()}}
+        return JSONResponse(body, 503 if down else 200)
+
+    async def _database_fault(self) -> str | None:
+        def revision(session: Session) -> str | None:
+            return migrate.current(session)
+
+        try:
+            current = await self._database.run(revision)
+        except DatabaseUnavailable as error:
+            return error.details
+        if not migrate.schema_fits(current):
+            return f"the schema is at {current or 'nothing'}, this version needs {migrate.head()}; run the migrations"
+        return None
+
+    def _redis_fault(self) -> str | None:
+        try:
+            self._doorbell.waiting()
+        except DoorbellUnavailable as error:
+            return str(error)
+        return None

@@ -1,0 +1,99 @@
+"""The janitor: closes every gap that a crash, a lost message or a passed time leaves.
+
+It runs in every API process, because workers may be scaled to zero; an advisory lock lets one at a time work.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from anyio import to_thread
+from sqlalchemy.orm import Session
+
+from services.core.blobs import Blobs
+from services.core.db import jobs as rows
+from services.core.db.session import AsyncDatabase
+from services.core.errors import DatabaseUnavailable
+from services.core.queue import Doorbell, DoorbellUnavailable
+from services.core.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+JANITOR_LOCK = 0x5E61_0002
+"""Any constant that no other advisory lock of SegInt uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round found."""
+
+    lost: list[rows.LostAttempt]
+    expired: int
+    deletable: list[rows.DeletableFiles]
+    ready: int
+
+
+class Janitor:
+    """One deployment's janitor."""
+
+    def __init__(self, settings: Settings, database: AsyncDatabase, blobs: Blobs, doorbell: Doorbell) -> None:
+        self._settings = settings
+        self._database = database
+        self._blobs = blobs
+        self._doorbell = doorbell
+
+    async def run(self) -> None:
+        """Work until cancelled; a database or a Redis that is away costs rounds, not the task."""
+        while True:
+            try:
+                await self.work_once()
+            except DatabaseUnavailable as error:
+                logger.warning("janitor skipped a round", extra={"reason": error.details})
+            except Exception:
+                # A janitor that died silently would be the worst fault of all: log, and try again next round.
+                logger.exception("janitor failed in a round")
+            await asyncio.sleep(self._settings.janitor_interval_seconds)
+
+    async def work_once(self) -> bool:
+        """One round; False when another process leads."""
+        found = await self._database.run(self._look)
+        if found is None:
+            return False
+        for attempt in found.lost:
+            logger.warning("lease expired", extra={"job": str(attempt.job_id), "now": attempt.state.value})
+        await to_thread.run_sync(self._delete, found)
+        if found.deletable:
+            await self._database.run(rows.forget_files, found.deletable)
+        await to_thread.run_sync(self._top_up, found.ready)
+        return True
+
+    def _look(self, session: Session) -> Round | None:
+        settings = self._settings
+        if not rows.lead(session, JANITOR_LOCK):
+            return None
+        policy = rows.RetryPolicy(settings.attempt_limit, settings.retry_delay_seconds, settings.result_retention_hours)
+        return Round(
+            lost=rows.reap_expired_leases(session, lease_seconds=settings.lease_seconds, policy=policy),
+            expired=rows.expire(session),
+            deletable=rows.deletable_files(session, settings.keep_inputs),
+            ready=rows.count_ready(session),
+        )
+
+    def _delete(self, found: Round) -> None:
+        """Files go before the row forgets them: a crash between the two repeats a deletion, and leaves nothing."""
+        for attempt in found.lost:
+            self._blobs.delete_attempt(attempt.job_id, attempt.token)
+        for files in found.deletable:
+            if files.input_file is not None:
+                self._blobs.delete_input(files.input_file)
+            if files.result_file is not None:
+                self._blobs.delete_result(files.result_file)
+
+    def _top_up(self, ready: int) -> None:
+        """One doorbell per job that could run. Too many are harmless; too few would leave a job waiting."""
+        try:
+            missing = ready - self._doorbell.waiting() if ready else 0
+            if missing > 0:
+                self._doorbell.ring(missing)
+        except DoorbellUnavailable as error:
+            logger.warning("janitor could not ring", extra={"reason": str(error), "ready": ready})

@@ -1,0 +1,198 @@
+"""A segmentation's three routes: submit, progress, result."""
+
+import logging
+import mmap
+from pathlib import Path
+from uuid import UUID, uuid4
+
+from anyio import to_thread
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from services.api.admission import check_for_model, check_volumes
+from services.api.doorbell import Ringer
+from services.api.negotiation import answer, label, require_protobuf, wanted_encoding
+from services.api.results import OneShotResponse
+from services.api.uploads import UploadSlots, check_announced_size, stream_to_file
+from services.core.blobs import Blobs, PendingFile
+from services.core.catalogue import CatalogueEntry
+from services.core.db import catalogue as catalogue_rows
+from services.core.db import jobs as job_rows
+from services.core.db.session import AsyncDatabase
+from services.core.errors import (
+    InvalidParameter,
+    ModelUnavailable,
+    ResultNotReady,
+    SegIntError,
+    SegmentationUnknown,
+    SegmentationUnsuccessful,
+)
+from services.core.jobs import UNFINISHED, Job, JobState, NewJob, Priority
+from services.core.settings import Settings
+from services.core.wire.fields import Encoding
+from services.core.wire.model_input import ModelInput, decode_model_input
+from services.core.wire.model_output import transcode_model_output
+from services.core.wire.segmentations import SegmentationTask, encode_progress, encode_task, progress_of
+
+logger = logging.getLogger(__name__)
+
+PRIORITY_HEADER = "SegInt-Priority"
+"""Not part of the wire that Velocity speaks; `segint segment --priority batch` sends it."""
+
+
+class Segmentations:
+    """The routes of a segmentation."""
+
+    def __init__(
+        self, settings: Settings, database: AsyncDatabase, blobs: Blobs, ringer: Ringer, slots: UploadSlots
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._blobs = blobs
+        self._ringer = ringer
+        self._slots = slots
+
+    async def submit(self, request: Request) -> Response:
+        """POST /api/v2/Model/{model}/segmentation ← ModelInput → SegmentationTask.
+
+        The order matters: the bytes are on the disk before the row names them, the row is committed before anyone
+        is told, and the doorbell comes last, because without it the job only waits for the janitor.
+        """
+        require_protobuf(request)
+        check_announced_size(request, self._settings.max_body_bytes)
+        priority = _priority(request)
+        async with self._slots.slot():
+            job_id = uuid4()
+            with self._blobs.new_input(job_id) as pending:
+                await stream_to_file(
+                    request, pending, self._settings.max_body_bytes, self._settings.upload_idle_seconds
+                )
+                model_input = await to_thread.run_sync(_read, pending.partial)
+                check_volumes(model_input, self._settings.max_volume_voxels)
+                entry = await self._runnable_entry(request.path_params["model"])
+                remarks = check_for_model(model_input, entry, self._settings.constraint_policy)
+                await to_thread.run_sync(pending.commit)
+                job = await self._accept(job_id, pending, model_input, entry, priority, remarks)
+        self._ringer.ask()
+        logger.info("segmentation accepted", extra={"job": str(job.id), "model": job.model_id})
+        task = SegmentationTask(job.id, job.created_at)
+        return answer(request, encode_task(task, wanted_encoding(request)))
+
+    async def progress(self, request: Request) -> Response:
+        """GET /api/v2/Model/{model}/segmentation/{id} → SegmentationProgress."""
+        job = await self._job(request)
+        return answer(request, encode_progress(progress_of(job), wanted_encoding(request)))
+
+    async def result(self, request: Request) -> Response:
+        """GET /api/v2/Model/{model}/segmentation/{id}/result → ModelOutput."""
+        job = await self._job(request)
+        path = self._result_path(job)
+        encoding = wanted_encoding(request)
+        content: Path | bytes = path
+        if encoding is Encoding.JSON:
+            content = await to_thread.run_sync(lambda: transcode_model_output(path.read_bytes(), encoding))
+        media_type = label(request, encoding)
+        if self._settings.one_shot_results and request.method == "GET":
+            return OneShotResponse(content, media_type, lambda: self._database.run(job_rows.expire_now, job.id))
+        if isinstance(content, bytes):
+            return Response(content, media_type=media_type)
+        return FileResponse(content, media_type=media_type)
+
+    async def _accept(
+        self,
+        job_id: UUID,
+        pending: PendingFile,
+        model_input: ModelInput,
+        entry: CatalogueEntry,
+        priority: Priority,
+        remarks: str,
+    ) -> Job:
+        job = NewJob(
+            id=job_id,
+            model_id=entry.version.model_id,
+            input_file=pending.target.name,
+            input_bytes=pending.size_bytes,
+            voxel_count=sum(volume.voxel_count for volume in model_input.channels),
+            client_version=model_input.client_version,
+            priority=priority,
+            remarks=remarks,
+        )
+        try:
+            return await self._database.run(job_rows.accept, job)
+        except BaseException:
+            await self._drop_unless_accepted(job)
+            raise
+
+    async def _drop_unless_accepted(self, job: NewJob) -> None:
+        """Delete the input of a row that was not committed.
+
+        A commit whose reply was lost may have happened. If that cannot be found out now, the file stays: an
+        unreferenced file is waste, a job without its input is a loss.
+        """
+        try:
+            known = await self._database.run(job_rows.find, job.id)
+        except SegIntError:
+            return
+        if known is None:
+            self._blobs.delete_input(job.input_file)
+
+    async def _runnable_entry(self, model_id: str) -> CatalogueEntry:
+        entry = await self._database.run(catalogue_rows.find_entry, model_id)
+        if entry is None or not entry.runnable:
+            why = "does not exist" if entry is None else "is not available"
+            if entry is not None and entry.attachment is None:
+                why = "has nothing attached that could run it"
+            raise ModelUnavailable(
+                f"The model «{model_id}» {why}; GET /api/v2/Model/ lists those that can be used (by ModelVersion.ID)."
+            )
+        return entry
+
+    async def _job(self, request: Request) -> Job:
+        text, model_id = request.path_params["id"], request.path_params["model"]
+        try:
+            job_id = UUID(text)
+        except ValueError as error:
+            raise SegmentationUnknown(
+                f"«{text}» is not a segmentation identifier; use the SegmentationID that the server gave."
+            ) from error
+        job = await self._database.run(job_rows.find, job_id)
+        if job is None or job.model_id != model_id:
+            raise SegmentationUnknown(
+                f"The model «{model_id}» has no segmentation {job_id}; use the identifiers of the request it came from."
+            )
+        if job.state is JobState.EXPIRED:
+            raise SegmentationUnknown(f"The segmentation {job_id} has expired; submit the volume again.")
+        return job
+
+    def _result_path(self, job: Job) -> Path:
+        if job.state in UNFINISHED:
+            raise ResultNotReady(
+                f"The segmentation {job.id} is {job.state} ({progress_of(job).percent} %); poll its progress until 100."
+            )
+        if job.state is not JobState.SUCCEEDED or job.result_file is None:
+            reason = progress_of(job).error_text
+            raise SegmentationUnsuccessful(f"The segmentation {job.id} {job.state}, so there is no result: {reason}")
+        path = self._blobs.result_path(job.result_file)
+        if not path.is_file():
+            raise SegIntError(
+                f"The result of {job.id} is not on the server's volume any more; submit the volume again."
+            )
+        return path
+
+
+def _read(path: Path) -> ModelInput:
+    """Read the description of a request from its file; the voxels are mapped, not loaded."""
+    with path.open("rb") as file:
+        if path.stat().st_size == 0:
+            return decode_model_input(memoryview(b""))
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
+            return decode_model_input(view)
+
+
+def _priority(request: Request) -> Priority:
+    value = request.headers.get(PRIORITY_HEADER, Priority.INTERACTIVE.name)
+    try:
+        return Priority[value.strip().upper()]
+    except KeyError as error:
+        names = " or ".join(priority.name.lower() for priority in Priority)
+        raise InvalidParameter(f"{PRIORITY_HEADER} is «{value}»; send {names}, or leave it out.") from error

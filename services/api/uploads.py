@@ -1,0 +1,170 @@
+"""Request bodies: streamed to the volume or read whole, always within a limit, never for ever."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+from anyio import to_thread
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.core.blobs import PendingFile
+from services.core.errors import BodyTooLarge, TooManyUploads, UploadStalled
+
+WRITE_BYTES = 1 << 20
+"""Pieces arrive in tens of kilobytes; gathered, they cost fewer trips to the thread that writes."""
+
+DRAIN_BYTES = 256 * 1024**2
+DRAIN_SECONDS = 10.0
+"""How much of a refused body is read, and how long, so that its sender gets to see the refusal."""
+
+
+class UploadSlots:
+    """A limit on uploads at one time. More are turned away before their body is read."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._taken = 0
+
+    @property
+    def taken(self) -> int:
+        """Uploads under way."""
+        return self._taken
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Hold one slot.
+
+        Raises:
+            TooManyUploads: all are taken.
+        """
+        if self._taken >= self._limit:
+            raise TooManyUploads(f"{self._limit} uploads are under way already; try again in a few seconds.")
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+
+
+def check_announced_size(request: Request, most_bytes: int) -> None:
+    """Refuse a body by its `Content-Length`, before any of it is read.
+
+    Raises:
+        BodyTooLarge: it announces more than `most_bytes`.
+    """
+    announced = request.headers.get("content-length")
+    if announced is not None and int(announced) > most_bytes:
+        raise _too_large(most_bytes)
+
+
+async def pieces(request: Request, most_bytes: int, idle_seconds: float) -> AsyncIterator[bytes]:
+    """The body as it arrives, chunked or not.
+
+    Raises:
+        BodyTooLarge: more than `most_bytes` came.
+        UploadStalled: nothing came for `idle_seconds`.
+        ClientDisconnect: the client went away.
+    """
+    received = 0
+    stream = request.stream().__aiter__()
+    while True:
+        try:
+            with anyio.fail_after(idle_seconds):
+                piece = await anext(stream, None)
+        except TimeoutError as error:
+            raise UploadStalled(
+                f"Nothing more of the body arrived for {idle_seconds:g} s after {received} bytes; send it again."
+            ) from error
+        if piece is None:
+            return
+        received += len(piece)
+        if received > most_bytes:
+            raise _too_large(most_bytes)
+        yield piece
+
+
+async def stream_to_file(request: Request, pending: PendingFile, most_bytes: int, idle_seconds: float) -> None:
+    """Write the body to `pending` as it arrives; about a megabyte of it is held at a time.
+
+    Raises: what `pieces` raises, and
+        StorageFull: the volume has no room for it.
+    """
+    gathered = bytearray()
+    async for piece in pieces(request, most_bytes, idle_seconds):
+        gathered += piece
+        if len(gathered) >= WRITE_BYTES:
+            await to_thread.run_sync(pending.write, bytes(gathered))
+            gathered.clear()
+    await to_thread.run_sync(pending.write, bytes(gathered))
+
+
+async def read_whole(request: Request, most_bytes: int, idle_seconds: float) -> bytes:
+    """A small body.
+
+    Raises: what `pieces` raises.
+    """
+    body = bytearray()
+    async for piece in pieces(request, most_bytes, idle_seconds):
+        body += piece
+    return bytes(body)
+
+
+def _too_large(most_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is over this server's limit of {most_bytes} bytes; send a smaller volume.")
+
+
+class DrainRefusedBodies:
+    """ASGI middleware: answer first, then read what is left of the body for a while, then end.
+
+    Closing a connection with unread data makes the kernel reset it, and a client that is still sending would see
+    the reset instead of the refusal (RFC 9112, section 9.6).
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        body_comes = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+        whole = not body_comes
+        # A client that waits for «100 Continue» has sent nothing until the first receive.
+        waits = b"100-continue" in headers.get(b"expect", b"").lower()
+        asked = False
+
+        async def watched_receive() -> Message:
+            nonlocal whole, asked
+            asked = True
+            message = await receive()
+            whole = whole or message["type"] == "http.disconnect" or not message.get("more_body", False)
+            return message
+
+        async def drain() -> None:
+            drained = 0
+            with anyio.move_on_after(DRAIN_SECONDS):
+                while not whole and drained < DRAIN_BYTES:
+                    drained += len((await watched_receive()).get("body", b""))
+
+        async def watched_send(message: Message) -> None:
+            last = message["type"] == "http.response.body" and not message.get("more_body", False)
+            if last and not whole and not (waits and not asked):
+                await send({**message, "more_body": True})
+                await drain()
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            else:
+                await send(message)
+
+        await self._app(scope, watched_receive, watched_send)
+
+
+__all__ = [
+    "ClientDisconnect",
+    "DrainRefusedBodies",
+    "UploadSlots",
+    "check_announced_size",
+    "read_whole",
+    "stream_to_file",
+]

@@ -1,0 +1,11 @@
+"""Tables as plain text: columns aligned, nothing cut off, easy to grep."""
+
+from collections.abc import Sequence
+
+
+def columns(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """The header and the rows as lines, each column as wide as its widest cell."""
+    cells = [[name.upper() for name in header], *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[index]) for row in cells) for index in range(len(header))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
+    return "\n".join(lines)

@@ -1,0 +1,34 @@
+"""Run once each time a deployment starts, after PostgreSQL: database, schema, sample catalogue.
+
+A process of its own (`python -m services.client.local.prepare`), so that the supervisor stays small and can stop it.
+What it needs to know comes from the environment; the one argument, if given, is the folder of the local PostgreSQL.
+"""
+
+import sys
+from pathlib import Path
+
+from services.client.local.postgres import DATABASE, LocalPostgres
+from services.client.local.sample import ensure_sample
+from services.client.terminal import talk
+from services.core.db import migrate
+from services.core.errors import SegIntError
+from services.core.settings import Settings
+
+
+def main(arguments: list[str]) -> int:
+    """Prepare the database that the environment names; 0 when it is ready."""
+    try:
+        settings = Settings()
+        if arguments:
+            LocalPostgres(Path(arguments[0])).create_database(DATABASE)
+        migrate.upgrade(settings.database_url)
+        for model_id in ensure_sample(settings):
+            talk().print(f"sample model added: {model_id}", markup=False)
+    except SegIntError as error:
+        talk().print(f"{error.summary}: {error.details}", markup=False)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

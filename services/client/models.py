@@ -1,0 +1,265 @@
+"""`segint models`: what a server offers, and administration of a catalogue: import, attach, export."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from services.client.columns import columns
+from services.client.local.commands import DataDirOption
+from services.client.terminal import JsonFlag, faults_as_one_line, print_json, print_text, talk
+from services.core.errors import InvalidModel, InvalidParameter, MalformedMessage
+
+if TYPE_CHECKING:
+    from services.core.catalogue import CatalogueEntry, ModelVersion
+    from services.core.model_library import ModelLibrary
+
+DEFAULT_SERVER = "http://127.0.0.1:8080"
+
+models = typer.Typer(
+    name="models",
+    help="List what a server offers; import, attach and export models of a catalogue.",
+    no_args_is_help=True,
+)
+
+
+@models.command("list")
+def list_models(
+    server: Annotated[str, typer.Option(envvar="SEGINT_SERVER", help="The server to ask.")] = DEFAULT_SERVER,
+    every: Annotated[
+        bool, typer.Option("--all", help="Read the catalogue itself, with what clients cannot see and why.")
+    ] = False,
+    data_dir: DataDirOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the models that a server offers or, with --all or --data-dir, everything in a catalogue.
+
+    Example: segint models list --server http://gpu-server:8080
+    """
+    with faults_as_one_line(as_json):
+        if every or data_dir is not None:
+            with _library(data_dir) as library:
+                entries = library.entries()
+            found = [_describe_entry(entry) for entry in entries]
+        else:
+            from services.client.api_client import SegIntClient
+
+            with SegIntClient(server, os.environ.get("SEGINT_TOKEN")) as client:
+                families = client.models()
+            found = [_describe(family.canonical_name, version) for family in families for version in family.versions]
+        if as_json:
+            print_json({"models": found})
+            return
+        if not found:
+            talk().print("There are no models.")
+            return
+        names = [name for name in found[0] if name != "description"]
+        print_text(columns([name.replace("_", " ") for name in names], [_cells(row, names) for row in found]))
+
+
+@models.command("import")
+def import_family(
+    family: Annotated[Path, typer.Argument(help="A ModelFamily: protobuf, or its JSON mapping in a .json file.")],
+    data_dir: DataDirOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Put a model family into the catalogue, or update it; what runs its versions is kept.
+
+    Example: segint models import Head_And_Neck.json
+    """
+    with faults_as_one_line(as_json):
+        message = _read(family)
+        with _library(data_dir) as library:
+            if family.suffix.lower() == ".json":
+                report = library.import_family_json(_text(family, message))
+            else:
+                report = library.import_family(message)
+        if as_json:
+            print_json(
+                {
+                    "family": report.family_name,
+                    "created": report.created,
+                    "versions": list(report.versions),
+                    "kept": list(report.kept),
+                }
+            )
+            return
+        did = "imported" if report.created else "updated"
+        print_text(f"{did} {report.family_name} with versions {', '.join(report.versions) or 'none'}")
+        if report.kept:
+            talk().print(f"Kept though the file does not name them: {', '.join(report.kept)}", markup=False)
+
+
+@models.command()
+def attach(
+    model_id: Annotated[str, typer.Argument(help="The version, as `segint models list --all` names it.")],
+    *,
+    runtime: Annotated[str, typer.Option(help="What runs it: pytorch, phantom.")],
+    file: Annotated[Path | None, typer.Option(help="The model file.", show_default=False)] = None,
+    module: Annotated[
+        Path | None, typer.Option(help="Python module that the model's class is in.", show_default=False)
+    ] = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class", metavar="NAME", help="The class in the module.", show_default=False)
+    ] = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Allow unpickling the file, which runs code from it.")
+    ] = False,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Setting of the runtime; VALUE as JSON, else text. May be repeated."),
+    ] = None,
+    time_limit: Annotated[
+        int | None, typer.Option(metavar="SECONDS", min=1, help="Longest run on one job.", show_default=False)
+    ] = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what runs a model version. Clients see a version once it has something to run.
+
+    Example: segint models attach 7 --runtime pytorch --file unet.pt --option threshold=0.4
+    """
+    with faults_as_one_line(as_json):
+        options = parse_options(option or ())
+        for path in (file, module):
+            if path is not None and not path.is_file():
+                raise InvalidModel(f"{path} is not a file; name the one to attach.")
+        with _library(data_dir) as library:
+            entry = library.attach(
+                model_id,
+                runtime=runtime,
+                file=file,
+                module=module,
+                class_name=class_name,
+                allow_pickle=allow_pickle,
+                options=options,
+                time_limit_seconds=time_limit,
+            )
+        if as_json:
+            print_json(_describe_entry(entry))
+            return
+        print_text(f"model {model_id} of {entry.family_name} now runs on {runtime}")
+
+
+@models.command()
+def export(
+    name: Annotated[str, typer.Argument(help="A family's canonical name, or a version of it.")],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write, - for stdout; else NAME.pb here.", show_default=False)
+    ] = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a model family as protobuf, to import it elsewhere. Model files are not part of it.
+
+    Example: segint models export Centered_Square --out square.pb
+    """
+    from services.core.wire.catalogue import decode_family
+
+    with faults_as_one_line(as_json):
+        if str(out) == "-" and (as_json or sys.stdout.isatty()):
+            raise InvalidParameter("A protobuf does not belong on a terminal or beside JSON; name a file with --out.")
+        with _library(data_dir) as library:
+            message = library.export_family(name)
+        if str(out) == "-":
+            sys.stdout.buffer.write(message)
+            sys.stdout.buffer.flush()
+            return
+        path = out or Path(f"{_as_file_name(decode_family(message).canonical_name)}.pb")
+        try:
+            path.write_bytes(message)
+        except OSError as error:
+            raise InvalidParameter(f"{path} cannot be written ({error.strerror}); name another with --out.") from error
+        if as_json:
+            print_json({"file": str(path), "bytes": len(message)})
+            return
+        print_text(str(path))
+
+
+def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE pairs as a mapping; a value that parses as JSON is that, any other its own text.
+
+    Raises:
+        InvalidParameter: a pair has no key, or no equals sign.
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise InvalidParameter(f"The option «{pair}» is not KEY=VALUE.")
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    return options
+
+
+def _library(data_dir: Path | None) -> "ModelLibrary":
+    from services.client.local.settings import local_settings
+    from services.core.model_library import ModelLibrary
+
+    settings = local_settings(data_dir)
+    return ModelLibrary(database_url=settings.database_url, volume_dir=settings.volume_dir)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MalformedMessage(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _text(path: Path, message: bytes) -> str:
+    try:
+        return message.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MalformedMessage(f"{path} is not UTF-8, as JSON must be.") from error
+
+
+def _describe(family: str, version: "ModelVersion") -> dict[str, Any]:
+    return {
+        "model_id": version.model_id,
+        "family": family,
+        "version": f"{version.major}.{version.minor}",
+        "structures": [structure.name for structure in version.structures],
+        "description": version.description,
+    }
+
+
+def _describe_entry(entry: "CatalogueEntry") -> dict[str, Any]:
+    attachment = entry.attachment
+    return {
+        **_describe(entry.family_name, entry.version),
+        "runtime": None if attachment is None else attachment.runtime,
+        "published": entry.runnable,
+        "reason": _why_unpublished(entry),
+    }
+
+
+def _why_unpublished(entry: "CatalogueEntry") -> str:
+    """Why clients do not see a version; empty when they do."""
+    if entry.attachment is None:
+        return "nothing attached: segint models attach"
+    return "" if entry.enabled else "disabled"
+
+
+def _cells(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    return [_cell(row[name]) for name in names]
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    return "-" if value in (None, "") else str(value)
+
+
+def _as_file_name(name: str) -> str:
+    """A family's name with what a file name cannot have replaced."""
+    safe = "".join(character if character.isalnum() or character in "-_. " else "_" for character in name)
+    return safe.strip(". ") or "family"

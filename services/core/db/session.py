@@ -1,0 +1,116 @@
+"""Connections to PostgreSQL, and the one place where driver errors become ours.
+
+Work is written once, as functions of a synchronous Session (`services.core.db.jobs` and its neighbours); the API
+runs them through `AsyncDatabase`, workers and commands through `Database`. Engines must be made after a fork.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from services.core.errors import DatabaseUnavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+STATEMENT_TIMEOUT_MS = 15_000
+"""Far above any statement here; a longer one waits on something that will not come."""
+CONNECT_TIMEOUT_SECONDS = 3
+POOL_TIMEOUT_SECONDS = 5
+
+_ENGINE_OPTIONS: dict[str, Any] = {
+    "pool_pre_ping": True,  # a restarted PostgreSQL then costs no request
+    "pool_timeout": POOL_TIMEOUT_SECONDS,
+    "connect_args": {
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
+    },
+}
+
+
+def driver_url(url: str) -> URL:
+    """`url` with psycopg 3 as its driver.
+
+    Raises:
+        DatabaseUnavailable: it is not a PostgreSQL URL.
+    """
+    try:
+        parsed = make_url(url)
+    except SQLAlchemyError as error:
+        raise DatabaseUnavailable(
+            "SEGINT_DATABASE_URL is not a URL; write postgresql://user:password@host:port/database."
+        ) from error
+    if parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise DatabaseUnavailable(
+            f"SEGINT_DATABASE_URL names {parsed.get_backend_name()}; SegInt keeps its jobs in PostgreSQL only."
+        )
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+@contextmanager
+def _driver_errors_as_ours() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+        raise DatabaseUnavailable(f"PostgreSQL cannot be used right now ({_first_line(error)}); try again.") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise DatabaseUnavailable(
+                f"PostgreSQL dropped the connection ({_first_line(error)}); try again."
+            ) from error
+        raise
+
+
+def _first_line(error: Exception) -> str:
+    cause = getattr(error, "orig", None) or error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+
+
+class Database:
+    """A synchronous connection pool. Thread-safe."""
+
+    def __init__(self, url: str, *, pool_size: int = 2) -> None:
+        self.engine: Engine = create_engine(driver_url(url), pool_size=pool_size, max_overflow=2, **_ENGINE_OPTIONS)
+        self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+
+    def run(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work` in one transaction and commit it.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL cannot be reached, or did not answer in time.
+        """
+        with _driver_errors_as_ours(), self._sessions.begin() as session:
+            return work(session, *args, **kwargs)
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self.engine.dispose()
+
+
+class AsyncDatabase:
+    """An asynchronous connection pool that runs the same work."""
+
+    def __init__(self, url: str, *, pool_size: int = 8) -> None:
+        self.engine = create_async_engine(driver_url(url), pool_size=pool_size, max_overflow=8, **_ENGINE_OPTIONS)
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, class_=AsyncSession)
+
+    async def run(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work` in one transaction and commit it.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL cannot be reached, or did not answer in time.
+        """
+        with _driver_errors_as_ours():
+            async with self._sessions.begin() as session:
+                return await session.run_sync(lambda sync: work(sync, *args, **kwargs))
+
+    async def close(self) -> None:
+        """Close the pooled connections."""
+        await self.engine.dispose()

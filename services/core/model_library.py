@@ -1,0 +1,192 @@
+"""The model library: the catalogue in PostgreSQL and the files on the volume, changed together.
+
+Order of every change: files first, then the commit that refers to them, then deleting what nothing refers to any
+more. An interruption leaves at most an unreferenced file, never a reference to a file that is not there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from services.core.blobs import Blobs
+from services.core.catalogue import Attachment, CatalogueEntry, ModelFamily, RuntimeName, StoredFile
+from services.core.db import catalogue as rows
+from services.core.db.session import Database
+from services.core.errors import InvalidModel, ModelUnavailable, RuntimeUnavailable
+from services.core.wire.catalogue import decode_family, decode_family_json, encode_family
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What an import did."""
+
+    family_name: str
+    created: bool
+    versions: tuple[str, ...]
+    """Identifiers that the message names."""
+    kept: tuple[str, ...]
+    """Identifiers of stored versions that the message does not name; they stay."""
+
+
+class ModelLibrary:
+    """Administration of the catalogue. A context manager: it holds connections."""
+
+    def __init__(self, *, database_url: str, volume_dir: Path) -> None:
+        self._database = Database(database_url)
+        self._blobs = Blobs(volume_dir)
+        self._blobs.prepare()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    def import_family(self, message: bytes) -> ImportReport:
+        """Store a serialized ModelFamily; a family of that name is updated and keeps what was attached.
+
+        Raises:
+            MalformedMessage: it is not one, or cannot be stored or offered.
+            CatalogueConflict: a version's identifier belongs to another family.
+            DatabaseUnavailable: PostgreSQL cannot be reached.
+        """
+        return self._import(decode_family(message))
+
+    def import_family_json(self, document: str) -> ImportReport:
+        """The same for a ModelFamily in protobuf's JSON mapping."""
+        return self._import(decode_family_json(document))
+
+    def _import(self, family: ModelFamily) -> ImportReport:
+        created = self._database.run(rows.store_family, family)
+        self.publish(family.canonical_name)
+        named = tuple(version.model_id for version in family.versions)
+        stored = self.family(family.canonical_name)
+        kept = tuple(version.model_id for version in stored.versions if version.model_id not in named)
+        return ImportReport(family.canonical_name, created, named, kept)
+
+    def attach(
+        self,
+        model_id: str,
+        *,
+        runtime: str,
+        file: Path | None = None,
+        module: Path | None = None,
+        class_name: str | None = None,
+        allow_pickle: bool = False,
+        options: Mapping[str, Any] | None = None,
+        time_limit_seconds: int | None = None,
+    ) -> CatalogueEntry:
+        """Make `runtime` with these files what runs the model version, in place of what did.
+
+        Raises:
+            ModelUnavailable: there is no such version.
+            RuntimeUnavailable: there is no such runtime.
+            InvalidModel: a file is missing or cannot be read, or the runtime takes none.
+            StorageFull: the volume has no room for the files.
+            DatabaseUnavailable: PostgreSQL cannot be reached.
+        """
+        self.entry(model_id)
+        _check_runtime(runtime, file)
+        if time_limit_seconds is not None and time_limit_seconds <= 0:
+            raise InvalidModel(f"A time limit of {time_limit_seconds} seconds ends every run; give at least 1.")
+        stored: list[StoredFile] = []
+        try:
+            artifact = self._store(file, stored)
+            module_file = self._store(module, stored)
+            attachment = Attachment(
+                runtime=runtime,
+                artifact=artifact,
+                module=module_file,
+                class_name=class_name,
+                allow_pickle=allow_pickle,
+                options=dict(options or {}),
+                time_limit_seconds=time_limit_seconds,
+            )
+            self._database.run(rows.attach, model_id, attachment)
+        except BaseException:
+            for file_on_volume in stored:
+                self._blobs.delete_model_file(file_on_volume.name)
+            raise
+        for name in self._database.run(rows.unreferenced_files):
+            self._blobs.delete_model_file(name)
+        entry = self.entry(model_id)
+        self.publish(entry.family_name)
+        return entry
+
+    def set_enabled(self, model_id: str, enabled: bool) -> CatalogueEntry:
+        """Let clients use the model version, or no longer.
+
+        Raises:
+            ModelUnavailable: there is no such version.
+        """
+        self._database.run(rows.set_enabled, model_id, enabled)
+        entry = self.entry(model_id)
+        self.publish(entry.family_name)
+        return entry
+
+    def entries(self) -> tuple[CatalogueEntry, ...]:
+        """Every model version, published or not."""
+        return tuple(self._database.run(rows.entries))
+
+    def entry(self, model_id: str) -> CatalogueEntry:
+        """One model version.
+
+        Raises:
+            ModelUnavailable: there is no such version.
+        """
+        entry = self._database.run(rows.find_entry, model_id)
+        if entry is None:
+            raise ModelUnavailable(f"There is no model «{model_id}»; `segint models list --all` shows those there are.")
+        return entry
+
+    def family(self, name: str) -> ModelFamily:
+        """The family of that name, or the one that holds the model version of that identifier.
+
+        Raises:
+            ModelUnavailable: there is neither.
+        """
+        found = self._database.run(rows.find_family, name)
+        if found is None:
+            found = self._database.run(rows.find_family, self.entry(name).family_name)
+        if found is None:
+            raise ModelUnavailable(f"The family of «{name}» was removed just now; list the models again.")
+        return found[1]
+
+    def export_family(self, name: str) -> bytes:
+        """The serialized ModelFamily, published or not, of that family or model version.
+
+        Raises:
+            ModelUnavailable: there is neither.
+        """
+        return encode_family(self.family(name))
+
+    def publish(self, family_name: str) -> None:
+        """Write the family's message as clients see it to modelfamily/."""
+        found = self._database.run(rows.find_family, family_name)
+        if found is None:
+            return
+        number, _ = found
+        published = {family.canonical_name: family for family in self._database.run(rows.published_families)}
+        family = published.get(family_name)
+        self._blobs.publish_family(number, None if family is None else encode_family(family))
+
+    def _store(self, source: Path | None, stored: list[StoredFile]) -> StoredFile | None:
+        if source is None:
+            return None
+        try:
+            file = self._blobs.store_model_file(source)
+        except OSError as error:
+            raise InvalidModel(f"{source} cannot be read: {error.strerror or error}.") from error
+        stored.append(file)
+        return file
+
+
+def _check_runtime(runtime: str, file: Path | None) -> None:
+    names = [name.value for name in RuntimeName]
+    if runtime not in names:
+        raise RuntimeUnavailable(f"There is no runtime «{runtime}»; there are {', '.join(names)}.")
+    if runtime == RuntimeName.PHANTOM and file is not None:
+        raise InvalidModel("The phantom runtime draws a box and takes no model file; leave --file out.")
+    if runtime != RuntimeName.PHANTOM and file is None:
+        raise InvalidModel(f"The {runtime} runtime needs a model file; name it with --file.")

@@ -1,0 +1,112 @@
+"""Everything that can be configured, read once from the environment (prefix SEGINT_) by a composition root.
+
+Sizes are bytes, durations carry their unit in the name. The README's table is generated from this class.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+from pydantic.functional_validators import field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from services.core.jobs import KeepInputs
+
+MIB = 1024**2
+GIB = 1024**3
+
+
+class ConstraintPolicy(StrEnum):
+    """What to do with a volume that does not meet the constraints its model family publishes."""
+
+    IGNORE = "ignore"
+    RECORD = "record"
+    REJECT = "reject"
+
+
+class Settings(BaseSettings):
+    """One deployment's settings. Frozen: change the environment and restart."""
+
+    model_config = SettingsConfigDict(env_prefix="SEGINT_", frozen=True, extra="ignore")
+
+    # Where things are
+    database_url: str = Field(description="PostgreSQL, as postgresql://user:password@host:port/database.")
+    redis_url: str = Field(description="Redis of its own (noeviction), as redis://host:port/0 or unix:///path.")
+    volume_dir: Path = Field(description="The mounted volume that the API and the workers share.")
+    redis_namespace: str = Field("segint", description="Prefix of every Redis key, and so of the queue.")
+    public_url: str = Field("", description="URL that VendorStatus names; empty: taken from the request.")
+
+    # The wire
+    protobuf_content_type: str = Field(
+        "application/x-protobuf",
+        description="Label of protobuf answers. SegInt-R's was `text/html; charset=utf-8`.",
+    )
+    constraint_policy: ConstraintPolicy = Field(
+        ConstraintPolicy.RECORD,
+        description="Volumes outside the constraints a family publishes: ignore, record on the job, or reject.",
+    )
+    one_shot_results: bool = Field(
+        False, description="Delete a result once it has been sent whole, as SegInt-R did, instead of at its expiry."
+    )
+    api_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated tokens; when there are any, every route but /ping, /healthz, /readyz and "
+        "/metrics asks for one of them (Bearer, or the password of HTTP Basic).",
+    )
+    language_code: str = Field("en-US", description="RFC 5646 tag in Credits and VendorStatus.")
+    country_code: str = Field("US", description="ClientCountryCode in VendorStatus.")
+    service_location: str = Field("US", description="The one entry of AvailableSegmentationServiceLocations.")
+    vendor_name: str = Field("Research Server", description="VendorName in VendorStatus.")
+    vendor_description_html: str = Field(
+        "SegInt, an on-premise auto-segmentation server. <b>For research, not for clinical use.</b>",
+        description="VendorDescriptionHtml in VendorStatus.",
+    )
+    total_credits: float = Field(100_000, description="Credits that clients are told they have.")
+    credits_message: str = Field(
+        "Credits do not apply on a local research server.", description="Shown with the credits."
+    )
+
+    # Limits
+    max_body_bytes: int = Field(1 * GIB, gt=0, description="Largest request body of a segmentation.")
+    max_report_bytes: int = Field(1 * MIB, gt=0, description="Largest body of feedback or telemetry.")
+    max_volume_voxels: int = Field(
+        2**31, gt=0, description="Largest declared Width·Height·Depth of one volume; two bytes each once inflated."
+    )
+    max_concurrent_uploads: int = Field(8, gt=0, description="Uploads at one time, per API process.")
+
+    upload_idle_seconds: float = Field(
+        60, gt=0, description="How long an upload may send nothing before it is given up."
+    )
+
+    # The job's life
+    lease_seconds: float = Field(30, gt=0, description="How long a claim holds without a heartbeat.")
+    heartbeat_seconds: float = Field(3, gt=0, description="Time between heartbeats of a running job.")
+    attempt_limit: int = Field(3, gt=0, description="Attempts before a job fails; counted when claimed.")
+    retry_delay_seconds: float = Field(2, ge=0, description="Wait before another attempt, doubled each time.")
+    model_time_limit_seconds: int = Field(
+        900, gt=0, description="Longest run of one model on one job, where the version sets no other."
+    )
+    result_retention_hours: float = Field(24, gt=0, description="How long a finished job and its result are kept.")
+    keep_inputs: KeepInputs = Field(
+        KeepInputs.NEVER, description="Which finished jobs keep their input until they expire: never, failed, always."
+    )
+    janitor_interval_seconds: float = Field(1, gt=0, description="Time between two rounds of the janitor.")
+
+    # Model hosts
+    warm_models: int = Field(2, gt=0, description="Models that one worker keeps loaded.")
+    model_load_limit_seconds: int = Field(300, gt=0, description="Longest time a model may take to load.")
+    model_scratch_bytes: int = Field(1 * GIB, gt=0, description="Most that a model may write to its scratch folder.")
+    drain_seconds: int = Field(
+        30, gt=0, description="How long a worker that was told to stop lets its running job finish."
+    )
+
+    # Logs
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+
+    @field_validator("api_tokens", mode="before")
+    @classmethod
+    def _split_tokens(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(token.strip() for token in value.split(",") if token.strip())
+        return value

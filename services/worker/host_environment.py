@@ -1,0 +1,58 @@
+"""What a model host is told about its surroundings: an allow-list, because it runs code that nobody checked."""
+
+import os
+import site
+from collections.abc import Mapping
+from pathlib import Path
+
+import services
+
+ALLOWED = frozenset(
+    {
+        "PATH",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "LD_LIBRARY_PATH",
+        "PYTHONPATH",
+        # Which GPU, and how its memory is managed
+        "CUDA_VISIBLE_DEVICES",
+        "CUDA_DEVICE_ORDER",
+        "PYTORCH_ALLOC_CONF",
+        "PYTORCH_CUDA_ALLOC_CONF",
+        # How many threads
+        "OMP_NUM_THREADS",
+        "OMP_THREAD_LIMIT",
+        "OMP_PROC_BIND",
+        "OMP_PLACES",
+        "OMP_WAIT_POLICY",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "NUMEXPR_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+        "KMP_AFFINITY",
+        "KMP_BLOCKTIME",
+    }
+)
+ALLOWED_PREFIXES = ("LC_", "NVIDIA_")
+
+
+def host_environment(surroundings: Mapping[str, str], scratch: Path) -> dict[str, str]:
+    """The environment of a host that may write to `scratch` and is started from `surroundings`.
+
+    HOME and TMPDIR are the scratch folder, so that caches and temporary files of libraries end with the host.
+    """
+    environment = {
+        name: value for name, value in surroundings.items() if name in ALLOWED or name.startswith(ALLOWED_PREFIXES)
+    }
+    environment["HOME"] = environment["TMPDIR"] = str(scratch)
+    code = str(Path(services.__file__).parents[1])
+    if code not in site.getsitepackages():  # a checkout: the host has another working directory
+        search = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = f"{code}{os.pathsep}{search}" if search else code
+    if coverage := surroundings.get("COVERAGE_PROCESS_START"):
+        environment["COVERAGE_PROCESS_START"] = coverage
+        # Coverage writes its data to the working directory, which for a host is deleted.
+        default = str(Path(coverage).parent / ".coverage")
+        environment["COVERAGE_FILE"] = surroundings.get("COVERAGE_FILE", default)
+    return environment

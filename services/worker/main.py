@@ -1,0 +1,66 @@
+"""The composition root of the worker, started as `dramatiq services.worker.main:create_broker`.
+
+Dramatiq calls `create_broker` in each worker process after its fork; connections are made after that, on boot.
+"""
+
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+import dramatiq
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.middleware import Middleware
+
+from services.core import logs
+from services.core.blobs import Blobs
+from services.core.db.session import Database
+from services.core.queue import WORKER_SOCKET_TIMEOUT_SECONDS, connect, make_broker
+from services.core.settings import Settings
+from services.worker.actors import declare_actor
+from services.worker.hosts import ModelHosts
+from services.worker.job_runner import JobRunner
+
+
+def create_broker() -> RedisBroker:
+    """The broker with the one actor; becomes Dramatiq's current one, as its command line asks."""
+    settings = Settings()
+    logs.configure(settings.log_level)
+    runner = make_runner(settings)
+    client = connect(settings.redis_url, socket_timeout_seconds=WORKER_SOCKET_TIMEOUT_SECONDS)
+    broker = make_broker(client, settings.redis_namespace, [Drain(runner)])
+    declare_actor(broker, runner)
+    dramatiq.set_broker(broker)
+    return broker
+
+
+def make_runner(settings: Settings) -> JobRunner:
+    """A job runner with its own connections and model hosts."""
+    hosts = ModelHosts(
+        capacity=settings.warm_models,
+        load_time_limit_seconds=settings.model_load_limit_seconds,
+        scratch_limit_bytes=settings.model_scratch_bytes,
+        scratch_root=Path(tempfile.gettempdir()),
+    )
+    return JobRunner(
+        settings,
+        Database(settings.database_url),
+        Blobs(settings.volume_dir),
+        hosts,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+    )
+
+
+class Drain(Middleware):
+    """Stops claiming as soon as the worker is told to stop, and ends the model hosts at the end."""
+
+    def __init__(self, runner: JobRunner) -> None:
+        self._runner = runner
+
+    def before_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        """SIGTERM has come; the running job has until the drain limit."""
+        self._runner.drain()
+
+    def after_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        """Nothing runs any more."""
+        self._runner.close()

@@ -1,0 +1,136 @@
+"""One segmentation from request bytes to result bytes: decode, run, encode. Knows neither PostgreSQL nor Redis."""
+
+import mmap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.core.blobs import Blobs
+from services.core.catalogue import Attachment, CatalogueEntry, channel_order
+from services.core.errors import JobError
+from services.core.volumes import Shape
+from services.core.wire.model_input import ModelInput, SubmittedVolume, decode_model_input
+from services.core.wire.model_output import encode_model_output
+from services.core.wire.voxels import MASK_LEVEL, deflate, inflate_into
+from services.worker.hosts import ModelHosts
+from services.worker.model_host import ModelHost
+from services.worker.runtimes.base import ModelSpec, StructureSpec, module_name_of
+from services.worker.workspace import Workspace
+
+DECODED_PERCENT, LOADED_PERCENT, SEGMENTED_PERCENT, ENCODED_PERCENT = 10, 15, 90, 95
+"""How far a job is after each stage. The model's own reports fill the space between loaded and segmented."""
+
+
+@dataclass(slots=True)
+class Stages:
+    """Seconds per stage, in the order they ended."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - started, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run needs from its surroundings."""
+
+    hosts: ModelHosts
+    time_limit_seconds: float
+    report_percent: Callable[[int], None]
+    host_started: Callable[[ModelHost], None]
+    """Called with the host as soon as there is one, even before its model is loaded, so that it can be killed."""
+
+
+def model_spec(entry: CatalogueEntry, attachment: Attachment, blobs: Blobs) -> ModelSpec:
+    """What a model host needs to know of a catalogue entry."""
+    artifact, module = attachment.artifact, attachment.module
+    positions = {channel.channel_id: position for position, channel in enumerate(entry.input_channels)}
+    return ModelSpec(
+        model_id=entry.version.model_id,
+        runtime=attachment.runtime,
+        artifact=blobs.model_path(artifact.name) if artifact else None,
+        artifact_sha256=artifact.sha256 if artifact else None,
+        module=blobs.model_path(module.name) if module else None,
+        module_sha256=module.sha256 if module else None,
+        module_name=module_name_of(module.uploaded_name) if module else None,
+        class_name=attachment.class_name,
+        allow_pickle=attachment.allow_pickle,
+        options=attachment.options,
+        structures=tuple(
+            # A structure linked to no channel of the model lies on the first one's grid.
+            StructureSpec(structure.name, structure.structure_id, positions.get(structure.input_channel_id, 0))
+            for structure in entry.version.structures
+        ),
+    )
+
+
+def segment(request: Path, entry: CatalogueEntry, spec: ModelSpec, run: Run) -> tuple[bytes, dict[str, float]]:
+    """The serialized ModelOutput for the serialized ModelInput in `request`, and the seconds of each stage.
+
+    Raises:
+        JobError: a fault of the request's data or of the model, which another attempt would repeat.
+        AttemptLost: the model host crashed or ran out of time.
+        Cancelled: the host was killed on purpose.
+    """
+    stages = Stages()
+    with _mapped(request) as buffer:
+        model_input = decode_model_input(buffer)
+        volumes = _in_model_order(model_input, entry)
+        shapes = [volume.shape for volume in volumes]
+        mask_shapes = [shapes[structure.channel_index] for structure in spec.structures]
+        with Workspace(shapes, mask_shapes) as workspace:
+            with stages.timed("decode"):
+                _decode(buffer, volumes, workspace)
+            run.report_percent(DECODED_PERCENT)
+            with stages.timed("load"):
+                host = run.hosts.acquire(spec, on_start=run.host_started)
+            run.report_percent(LOADED_PERCENT)
+            with stages.timed("model"):
+                host.segment(
+                    workspace,
+                    time_limit_seconds=run.time_limit_seconds,
+                    on_progress=lambda done: run.report_percent(
+                        LOADED_PERCENT + int(done * (SEGMENTED_PERCENT - LOADED_PERCENT))
+                    ),
+                )
+            run.report_percent(SEGMENTED_PERCENT)
+            with stages.timed("encode"):
+                message = _encode(entry, workspace, mask_shapes)
+            run.report_percent(ENCODED_PERCENT)
+    return message, stages.seconds
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[memoryview]:
+    try:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            memoryview(mapped) as view,
+        ):
+            yield view
+    except FileNotFoundError as error:
+        raise JobError("The uploaded volume is not on the server's volume any more; submit it again.") from error
+
+
+def _in_model_order(model_input: ModelInput, entry: CatalogueEntry) -> list[SubmittedVolume]:
+    order = channel_order(entry.input_channels, [volume.channel_id for volume in model_input.channels])
+    return [model_input.channels[position] for position in order]
+
+
+def _decode(buffer: memoryview, volumes: list[SubmittedVolume], workspace: Workspace) -> None:
+    for volume, voxels in zip(volumes, workspace.inputs, strict=True):
+        data = volume.data
+        with buffer[data.start : data.start + data.length] as compressed:
+            inflate_into(compressed, voxels)
+
+
+def _encode(entry: CatalogueEntry, workspace: Workspace, shapes: list[Shape]) -> bytes:
+    masks = [(shape, deflate(mask, MASK_LEVEL)) for shape, mask in zip(shapes, workspace.masks, strict=True)]
+    return encode_model_output(entry.version, masks)

@@ -1,0 +1,57 @@
+"""A box in the middle of each volume: shows that everything around a model works, without a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.core.catalogue import RuntimeName
+from services.core.volumes import Shape
+from services.worker.runtimes.base import ModelSpec, Report, StructureSpec
+
+BOX_HALF_PIXELS = 30
+"""The box is 60 by 60 pixels in the axial plane: large enough to see on a 512 by 512 slice."""
+
+
+def middle_box(shape: Shape) -> NDArray[np.uint8]:
+    """A mask of that shape, 1 in slices depth//4 to 3·depth//4 (at least one), around the axial centre."""
+    depth, height, width = shape
+    first_slice = depth // 4
+    mask = np.zeros(shape, np.uint8)
+    mask[first_slice : max(first_slice + 1, 3 * depth // 4), _middle(height), _middle(width)] = 1
+    return mask
+
+
+def _middle(length: int) -> slice:
+    return slice(max(0, length // 2 - BOX_HALF_PIXELS), length // 2 + BOX_HALF_PIXELS)
+
+
+@dataclass(frozen=True, slots=True)
+class PhantomModel:
+    """Draws the same box for every structure, each on its own channel's grid."""
+
+    structures: tuple[StructureSpec, ...]
+
+    def segment(self, volumes: Sequence[NDArray[np.int16]], report: Report) -> list[NDArray[np.uint8]]:
+        masks = []
+        for structure in self.structures:
+            depth, height, width = volumes[structure.channel_index].shape
+            masks.append(middle_box((depth, height, width)))
+            report(len(masks) / len(self.structures))
+        return masks
+
+
+class PhantomRuntime:
+    """Always available; looks at no file and no option."""
+
+    name = RuntimeName.PHANTOM.value
+
+    def missing(self) -> str | None:
+        return None
+
+    def load(self, spec: ModelSpec) -> PhantomModel:
+        return PhantomModel(spec.structures)
+
+
+RUNTIME = PhantomRuntime()

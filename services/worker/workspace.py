@@ -1,0 +1,110 @@
+"""Memory that a worker and a model host share: volumes in, masks out, no copy and no name.
+
+The region is an anonymous memfd. It lives as long as a process has it open or mapped, so a killed process cannot
+leave it behind, as it would a file in /dev/shm.
+"""
+
+import contextlib
+import fcntl
+import math
+import mmap
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from services.core.volumes import Shape
+
+ALIGNMENT_BYTES = 64
+"""A cache line, and the widest vector register: every array starts on one."""
+
+
+class Workspace:
+    """The arrays of one job: `inputs` int16 and `masks` uint8, each of its shape (depth, height, width), zeroed.
+
+    The arrays are views of the shared region. One that outlives `close` stays valid and keeps the memory.
+    """
+
+    inputs: list[NDArray[np.int16]]
+    masks: list[NDArray[np.uint8]]
+
+    def __init__(self, input_shapes: Sequence[Shape], mask_shapes: Sequence[Shape]) -> None:
+        size = _size_bytes(input_shapes, mask_shapes)
+        fd = os.memfd_create("segint-workspace", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(fd, size)
+            # A host that shrank the region would end the worker with SIGBUS at its next access.
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        except OSError:
+            os.close(fd)
+            raise
+        self._map(fd, size, input_shapes, mask_shapes)
+
+    @classmethod
+    def attach(cls, fd: int, input_shapes: Sequence[Shape], mask_shapes: Sequence[Shape]) -> Self:
+        """The workspace of another process, by its descriptor, which this one closes.
+
+        Raises ValueError when the region has another size than these shapes need.
+        """
+        size = _size_bytes(input_shapes, mask_shapes)
+        if os.fstat(fd).st_size != size:
+            os.close(fd)
+            raise ValueError("the shared region does not have the size that the shapes need")
+        workspace = cls.__new__(cls)
+        workspace._map(fd, size, input_shapes, mask_shapes)
+        return workspace
+
+    def _map(self, fd: int, size: int, input_shapes: Sequence[Shape], mask_shapes: Sequence[Shape]) -> None:
+        self._fd = fd
+        self._closed = False
+        self._memory = mmap.mmap(fd, size)
+        self.inputs, self.masks = [], []
+        offset = 0
+        for shape in input_shapes:
+            self.inputs.append(self._array(shape, np.int16, offset))
+            offset += _padded_bytes(shape, 2)
+        for shape in mask_shapes:
+            self.masks.append(self._array(shape, np.uint8, offset))
+            offset += _padded_bytes(shape, 1)
+
+    def _array(self, shape: Shape, dtype: DTypeLike, offset: int) -> NDArray[Any]:
+        return np.frombuffer(self._memory, dtype, math.prod(shape), offset).reshape(shape)
+
+    def fileno(self) -> int:
+        """The descriptor of the region, to be sent to a host. Raises ValueError once closed."""
+        if self._closed:
+            raise ValueError("the workspace is closed")
+        return self._fd
+
+    def close(self) -> None:
+        """Let go of the region. Its memory returns when no array of it is left. Closing twice is allowed."""
+        if self._closed:
+            return
+        self._closed = True
+        self.inputs, self.masks = [], []
+        # BufferError: somebody still has an array. The mapping goes with the last of them.
+        with contextlib.suppress(BufferError):
+            self._memory.close()
+        del self._memory
+        os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _padded_bytes(shape: Shape, item_bytes: int) -> int:
+    return -(-math.prod(shape) * item_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+
+
+def _size_bytes(input_shapes: Sequence[Shape], mask_shapes: Sequence[Shape]) -> int:
+    total = sum(_padded_bytes(shape, 2) for shape in input_shapes)
+    total += sum(_padded_bytes(shape, 1) for shape in mask_shapes)
+    return max(total, ALIGNMENT_BYTES)  # an empty region cannot be mapped

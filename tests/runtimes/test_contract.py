@@ -1,0 +1,135 @@
+"""What every runtime does, whatever runs beneath it: one suite over the phantom and PyTorch in its forms."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from services.core.catalogue import RuntimeName
+from services.core.errors import RuntimeUnavailable
+from services.worker.runtimes import MODULES, runtime
+from services.worker.runtimes.base import LoadedModel, ModelSpec
+from tests.runtimes import artifacts
+
+Make = Callable[[Path, int], ModelSpec]
+
+KINDS: dict[str, Make] = {
+    "phantom": artifacts.phantom,
+    "pytorch whole": artifacts.whole_model,
+    "pytorch state_dict": artifacts.state_dict,
+    "pytorch torchscript": artifacts.torchscript,
+}
+
+
+@pytest.fixture(params=KINDS)
+def make(request: pytest.FixtureRequest) -> Make:
+    return KINDS[request.param]
+
+
+def loaded(spec: ModelSpec) -> LoadedModel:
+    return runtime(spec.runtime).load(spec)
+
+
+def bright_middle(shape: tuple[int, int, int] = (8, 70, 80)) -> NDArray[np.int16]:
+    """Positive where the phantom draws, too, so that every kind finds something; read-only, as in a host."""
+    volume = np.full(shape, -1000, np.int16)
+    depth, height, width = shape
+    volume[depth // 4 : max(depth // 4 + 1, 3 * depth // 4), height // 2 - 5 : height // 2 + 5, width // 2] = 40
+    volume.flags.writeable = False
+    return volume
+
+
+def ignore(_: float) -> None:
+    pass
+
+
+def test_the_table_holds_the_names_of_the_catalogue() -> None:
+    assert set(MODULES) == {name.value for name in RuntimeName}
+    for name in RuntimeName:
+        assert runtime(name).name == name
+
+
+def test_an_unknown_runtime_lists_the_choices() -> None:
+    with pytest.raises(RuntimeUnavailable, match=r"'onnx'.*phantom, pytorch"):
+        runtime("onnx")
+
+
+def test_nothing_is_missing_here(make: Make, tmp_path: Path) -> None:
+    assert runtime(make(tmp_path, 1).runtime).missing() is None
+
+
+@pytest.mark.parametrize("shape", [(8, 70, 80), (1, 64, 64), (3, 16, 20)])
+def test_one_structure_is_one_mask_of_the_volumes_shape(
+    make: Make, tmp_path: Path, shape: tuple[int, int, int]
+) -> None:
+    # Given a loaded model of one structure
+    model = loaded(make(tmp_path, 1))
+    # When it segments
+    masks = model.segment([bright_middle(shape)], ignore)
+    # Then it returns one mask on the grid of the volume, neither empty nor full
+    assert [mask.shape for mask in masks] == [shape]
+    assert np.any(masks[0])
+
+
+def test_several_structures_are_as_many_masks(make: Make, tmp_path: Path) -> None:
+    model = loaded(make(tmp_path, 3))
+    volume = bright_middle()
+    masks = model.segment([volume], ignore)
+    assert [mask.shape for mask in masks] == [volume.shape] * 3
+
+
+def test_it_runs_again_and_again_with_the_same_result(make: Make, tmp_path: Path) -> None:
+    model = loaded(make(tmp_path, 1))
+    volume = bright_middle()
+    first, second = (np.asarray(model.segment([volume], ignore)[0]) != 0 for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_progress_rises_to_one(make: Make, tmp_path: Path) -> None:
+    reported: list[float] = []
+    loaded(make(tmp_path, 2)).segment([bright_middle()], reported.append)
+    assert reported == sorted(reported)
+    assert reported[-1] == 1.0
+
+
+def test_the_volume_is_left_as_it_was(make: Make, tmp_path: Path) -> None:
+    volume = bright_middle()
+    before = volume.copy()
+    loaded(make(tmp_path, 1)).segment([volume], ignore)
+    np.testing.assert_array_equal(volume, before)
+
+
+@pytest.mark.parametrize(
+    "make_pytorch",
+    [
+        artifacts.whole_model,
+        artifacts.whole_model_saved_by_its_script,
+        artifacts.state_dict,
+        artifacts.torchscript,
+    ],
+    ids=["whole", "whole, saved by its script", "state_dict", "torchscript"],
+)
+def test_pytorch_returns_exactly_what_the_network_finds(
+    make_pytorch: Callable[[Path], ModelSpec], tmp_path: Path
+) -> None:
+    # Given a network that marks what is above zero
+    model = loaded(make_pytorch(tmp_path))
+    volume = bright_middle()
+    # When it segments, then just that is marked
+    (mask,) = model.segment([volume], ignore)
+    np.testing.assert_array_equal(np.asarray(mask) != 0, volume > 0)
+
+
+def test_whole_models_load_under_the_servers_file_names(tmp_path: Path) -> None:
+    # Given the two files under the names that the mounted volume gives them
+    spec = artifacts.whole_model(tmp_path)
+    assert spec.artifact is not None and spec.module is not None
+    artifact = spec.artifact.rename(tmp_path / "3f2a.artifact")
+    module = spec.module.rename(tmp_path / "9c1b.module")
+    # When they are loaded with the module's own name
+    renamed = artifacts.spec_of(artifact, module, module_name="unet", allow_pickle=True)
+    # Then the class is found, and nothing was written beside the files
+    assert np.any(loaded(renamed).segment([bright_middle()], ignore)[0])
+    assert {path.name for path in tmp_path.iterdir()} == {"3f2a.artifact", "9c1b.module"}
