@@ -92,4 +92,4 @@ def new_deployment(
 
 def _execute(postgres: LocalPostgres, statement: str) -> None:
     with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
-        connection.execute(statement)  # type: ignore[arg-type] # names are made here
+        connection.execute(statement)

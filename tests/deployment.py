@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 from uuid import UUID
 
 import httpx
@@ -17,7 +18,6 @@ import numpy as np
 
 from services.core.db.session import Database
 from services.core.model_library import ModelLibrary
-from services.core.queue import QUEUE_NAME
 from services.core.settings import Settings
 from services.core.volumes import Volume
 from services.core.wire.model_input import encode_model_input
@@ -76,15 +76,15 @@ class Deployment:
     def volume_dir(self) -> Path:
         return self.settings.volume_dir
 
-    def start_api(self) -> Self:
+    def start_api(self, *, until_ready: bool = True) -> Self:
         command = ["uvicorn", "--factory", "services.api.app:create_app_from_environment"]
         self._start("api", [*command, "--host", "127.0.0.1", "--port", str(self.port), "--no-access-log"])
-        wait_for(self._ready, f"the API; its log is {self.log_dir / 'api.log'}")
+        if until_ready:
+            wait_for(self.ready, f"the API; its log is {self.log_dir / 'api.log'}")
         return self
 
     def start_worker(self, name: str = "worker") -> Self:
-        command = ["dramatiq", "services.worker.main:create_broker", "--processes", "1", "--threads", "1"]
-        self._start(name, [*command, "--queues", QUEUE_NAME, "--worker-shutdown-timeout", "60000"])
+        self._start(name, ["services.worker"])
         return self
 
     def _start(self, name: str, arguments: list[str]) -> None:
@@ -95,8 +95,6 @@ class Deployment:
             "SEGINT_REDIS_NAMESPACE": self.settings.redis_namespace,
             "SEGINT_VOLUME_DIR": str(self.settings.volume_dir),
             "SEGINT_JANITOR_INTERVAL_SECONDS": "0.2",
-            "dramatiq_worker_timeout": "50",
-            "dramatiq_queue_prefetch": "1",
             **self.environment,
         }
         with (self.log_dir / f"{name}.log").open("ab") as log:
@@ -104,11 +102,14 @@ class Deployment:
                 [sys.executable, "-m", *arguments], env=environment, stdout=log, stderr=log
             )
 
-    def _ready(self) -> bool:
+    def ready(self) -> bool:
+        return self.answers() and httpx.get(f"{self.url}/readyz").status_code == 200
+
+    def answers(self) -> bool:
         if self.processes["api"].poll() is not None:
             raise AssertionError((self.log_dir / "api.log").read_text()[-3000:])
         try:
-            return httpx.get(f"{self.url}/readyz").status_code == 200
+            return httpx.get(f"{self.url}/healthz").status_code == 200
         except httpx.TransportError:
             return False
 
@@ -148,12 +149,12 @@ class Deployment:
         return httpx.get(f"{self.url}{path}", headers={"Accept": accept}, timeout=30, **options)
 
     def submit(self, body: bytes | None = None, model: str = SAMPLE_MODEL) -> UUID:
-        response = self.post(f"/api/v2/Model/{httpx.URL(path=model).raw_path.decode()}/segmentation", body or request_body())
+        response = self.post(f"/api/v2/Model/{quote(model, safe='')}/segmentation", body or request_body())
         assert response.status_code == 200, response.content
         return decode_task(response.content).segmentation_id
 
     def progress(self, job_id: UUID, model: str = SAMPLE_MODEL) -> Progress:
-        response = self.get(f"/api/v2/Model/{model}/segmentation/{job_id}")
+        response = self.get(f"/api/v2/Model/{quote(model, safe='')}/segmentation/{job_id}")
         assert response.status_code == 200, response.content
         return decode_progress(response.content)
 
@@ -169,7 +170,7 @@ class Deployment:
         return found
 
     def result(self, job_id: UUID, model: str = SAMPLE_MODEL) -> ModelOutput:
-        response = self.get(f"/api/v2/Model/{model}/segmentation/{job_id}/result")
+        response = self.get(f"/api/v2/Model/{quote(model, safe='')}/segmentation/{job_id}/result")
         assert response.status_code == 200, response.content
         return decode_model_output(response.content)
 

@@ -1,7 +1,6 @@
 """Probes: is the process alive, and can it take work."""
 
 from anyio import to_thread
-from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -37,11 +36,8 @@ class Health:
         return JSONResponse(body, 503 if down else 200)
 
     async def _database_fault(self) -> str | None:
-        def revision(session: Session) -> str | None:
-            return migrate.current(session)
-
         try:
-            current = await self._database.run(revision)
+            current = await self._database.run(migrate.current)
         except DatabaseUnavailable as error:
             return error.details
         if not migrate.schema_fits(current):

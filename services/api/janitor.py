@@ -8,11 +8,10 @@ import logging
 from dataclasses import dataclass
 
 from anyio import to_thread
-from sqlalchemy.orm import Session
 
 from services.core.blobs import Blobs
 from services.core.db import jobs as rows
-from services.core.db.session import AsyncDatabase
+from services.core.db.session import AsyncDatabase, Session
 from services.core.errors import DatabaseUnavailable
 from services.core.queue import Doorbell, DoorbellUnavailable
 from services.core.settings import Settings

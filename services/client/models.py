@@ -1,7 +1,6 @@
 """`segint models`: what a server offers, and administration of a catalogue: import, attach, export."""
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,14 +10,13 @@ import typer
 
 from services.client.columns import columns
 from services.client.local.commands import DataDirOption
+from services.client.segment import DEFAULT_SERVER
 from services.client.terminal import JsonFlag, faults_as_one_line, print_json, print_text, talk
 from services.core.errors import InvalidModel, InvalidParameter, MalformedMessage
 
 if TYPE_CHECKING:
     from services.core.catalogue import CatalogueEntry, ModelVersion
     from services.core.model_library import ModelLibrary
-
-DEFAULT_SERVER = "http://127.0.0.1:8080"
 
 models = typer.Typer(
     name="models",
@@ -34,6 +32,7 @@ def list_models(
         bool, typer.Option("--all", help="Read the catalogue itself, with what clients cannot see and why.")
     ] = False,
     data_dir: DataDirOption = None,
+    token: Annotated[str | None, typer.Option(envvar="SEGINT_TOKEN", help="Token, where the server asks.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List the models that a server offers or, with --all or --data-dir, everything in a catalogue.
@@ -48,7 +47,7 @@ def list_models(
         else:
             from services.client.api_client import SegIntClient
 
-            with SegIntClient(server, os.environ.get("SEGINT_TOKEN")) as client:
+            with SegIntClient(server, token) as client:
                 families = client.models()
             found = [_describe(family.canonical_name, version) for family in families for version in family.versions]
         if as_json:

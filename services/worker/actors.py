@@ -9,7 +9,6 @@ from services.worker.job_runner import JobRunner
 def declare_actor(broker: dramatiq.Broker, runner: JobRunner) -> None:
     """Answer the doorbells of `broker` with `runner`."""
 
+    @dramatiq.actor(actor_name=ACTOR_NAME, queue_name=QUEUE_NAME, broker=broker)
     def run_next_job() -> None:
         runner.run_next()
-
-    dramatiq.actor(run_next_job, actor_name=ACTOR_NAME, queue_name=QUEUE_NAME, broker=broker)

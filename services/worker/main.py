@@ -1,4 +1,4 @@
-"""The composition root of the worker, started as `dramatiq services.worker.main:create_broker`.
+"""The composition root of the worker, started by `python -m services.worker`.
 
 Dramatiq calls `create_broker` in each worker process after its fork; connections are made after that, on boot.
 """

@@ -24,7 +24,13 @@ def main(text: str) -> int:
     os.set_inheritable(int(arguments["lock"]), False)  # nor the directory locked
     request = Request(DataDir(Path(arguments["data_dir"])), arguments["host"], arguments["port"], arguments["lock"])
 
+    reported = False
+
     def report(**what: str) -> None:
+        nonlocal reported
+        if reported:
+            return
+        reported = True
         with suppress(BrokenPipeError):  # the launcher was killed; the service runs all the same
             os.write(report_to, json.dumps(what).encode())
         os.close(report_to)
@@ -33,9 +39,9 @@ def main(text: str) -> int:
         supervise(request, say, on_ready=lambda url: report(url=url))
     except SegIntError as error:
         say(f"{error.summary}: {error.details}")
-        with suppress(OSError):  # it may have been reported ready before
-            report(summary=error.summary, failure=error.details)
+        report(failure=error.details)
         return 1
+    report(failure="It was told to stop before it was ready.")
     return 0
 
 

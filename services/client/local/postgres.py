@@ -58,6 +58,10 @@ class LocalPostgres:
         """Folders that `prepare` opened for passing through, so that the user who is not root reaches the cluster."""
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def socket_path(self) -> Path:
+        return self._sockets / SOCKET_NAME
+
     def url(self, database: str) -> str:
         """For psycopg and SQLAlchemy."""
         return f"postgresql://{SUPERUSER}@/{quote(database)}?host={quote(str(self._sockets), safe='')}&port={PORT}"

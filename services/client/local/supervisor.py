@@ -21,7 +21,7 @@ from services.core.errors import SegIntError
 FIRST_BACK_OFF_SECONDS = 0.2
 LONGEST_BACK_OFF_SECONDS = 10.0
 HEALTHY_AFTER_SECONDS = 15.0
-"""A process that has run this long starts again at once, and its back-off from the beginning."""
+"""A process that ran this long before it ended is started again after the first back-off."""
 DEATHS_BEFORE_READY = 6
 """A process that ends this often while the deployment starts will not start: about six seconds of trying."""
 TICK_SECONDS = 0.1

@@ -17,6 +17,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from services.core.errors import DatabaseUnavailable
 
+__all__ = ["AsyncDatabase", "Database", "Session", "driver_url"]
+# Session is named here too: whoever composes work needs the type, and only this package knows SQLAlchemy.
+
 P = ParamSpec("P")
 T = TypeVar("T")
 

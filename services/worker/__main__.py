@@ -1,0 +1,46 @@
+"""`python -m services.worker`: Dramatiq's command line with the flags this design needs, in one place.
+
+One process, one thread, one queue, no prefetch: a doorbell never waits behind a busy worker while another is idle.
+"""
+
+import ctypes
+import os
+import sys
+
+PICK_UP_MS = 50
+"""Dramatiq's idle poll; its default of a second would be the wait of every job. It has no flag, only this variable."""
+SHUTDOWN_MARGIN_SECONDS = 15
+"""What is left after the drain limit to kill a host, write a verdict and end."""
+PR_SET_DUMPABLE = 4
+
+
+def main() -> int:
+    """Run a worker until it is told to stop."""
+    os.environ["dramatiq_worker_timeout"] = str(PICK_UP_MS)  # noqa: SIM112 # Dramatiq's own spelling
+    os.environ["dramatiq_queue_prefetch"] = "1"  # noqa: SIM112
+    hide_environment()
+    # Dramatiq reads those variables when it is imported.
+    from dramatiq import cli
+
+    from services.core.queue import QUEUE_NAME
+    from services.core.settings import Settings
+
+    shutdown_ms = (Settings().drain_seconds + SHUTDOWN_MARGIN_SECONDS) * 1000
+    arguments = ["services.worker.main:create_broker", "--processes", "1", "--threads", "1", "--queues", QUEUE_NAME]
+    arguments += ["--worker-shutdown-timeout", str(shutdown_ms)]
+    parsed = cli.make_argument_parser().parse_args(arguments)  # type: ignore[no-untyped-call] # untyped there
+    return int(cli.main(parsed) or 0)  # type: ignore[no-untyped-call] # untyped there
+
+
+def hide_environment() -> None:
+    """Keep /proc/PID/environ and memory of this process and its forks from other processes of the same user.
+
+    A model host runs uploaded code as the worker's user; without this it could read the credentials it was not given.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "the kernel refused PR_SET_DUMPABLE")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

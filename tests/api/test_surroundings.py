@@ -1,0 +1,201 @@
+"""What the API answers when what it needs is away, full, busy, or asks for credentials."""
+
+import base64
+import resource
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from services.client.local.postgres import LocalPostgres
+from services.client.local.redis import LocalRedis
+from services.core.db import migrate
+from services.core.settings import Settings
+from services.core.wire.refusals import decode_refusal
+from tests.conftest import MakeDeployment
+from tests.deployment import PROTOBUF, Deployment, request_body, small_volume, wait_for
+
+SUBMIT = "/api/v2/Model/Centered%20Orange%20Square/segmentation"
+
+
+# --- Credentials ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def guarded(new_deployment: MakeDeployment) -> Deployment:
+    return new_deployment(api_tokens="first-token, s3cond:token").import_sample().start_api()
+
+
+def basic(password: str) -> str:
+    return "Basic " + base64.b64encode(f"anyone:{password}".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "authorization", ["", "Bearer", "Bearer wrong", basic("wrong"), "Basic ???", "Digest x", "first-token"]
+)
+@pytest.mark.parametrize("path", ["/api/ping", "/api/v2/Model/", SUBMIT, "/api/v2/Feedback/segmentation"])
+def test_without_credentials_it_is_401(guarded: Deployment, path: str, authorization: str) -> None:
+    method = "POST" if "segmentation" in path else "GET"
+    headers = {"Accept": PROTOBUF, "Content-Type": PROTOBUF}
+    if authorization:
+        headers["Authorization"] = authorization
+    response = httpx.request(method, guarded.url + path, headers=headers)
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert "token" in decode_refusal(response.content).details
+
+
+@pytest.mark.parametrize("authorization", ["Bearer first-token", "bearer s3cond:token", basic("s3cond:token")])
+def test_any_of_the_tokens_opens(guarded: Deployment, authorization: str) -> None:
+    response = httpx.get(guarded.url + "/api/v2/Credits", headers={"Authorization": authorization})
+    assert response.status_code == 200
+
+
+def test_probes_are_open(guarded: Deployment) -> None:
+    for path in ("/ping", "/ping/", "/healthz", "/readyz", "/metrics"):
+        assert httpx.get(guarded.url + path).status_code == 200
+
+
+# --- Too many uploads ----------------------------------------------------------------------------------------
+
+
+def test_one_upload_too_many_is_503_with_retry_after(new_deployment: MakeDeployment) -> None:
+    # Given a server that takes one upload at a time, and one that is under way
+    deployment = new_deployment(max_concurrent_uploads=1).import_sample().start_api()
+    body = request_body()
+    head = f"POST {SUBMIT} HTTP/1.1\r\nHost: x\r\nContent-Type: {PROTOBUF}\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", deployment.port), timeout=30) as connection:
+        connection.sendall(head.encode() + body[:1000])
+        wait_for(deployment.files, "the first upload to be under way")
+        # When another comes
+        response = deployment.post(SUBMIT, body)
+        # Then it is told to come back, and the first one still completes
+        assert response.status_code == 503
+        assert int(response.headers["retry-after"]) > 0
+        assert "1 uploads are under way" in decode_refusal(response.content).details
+        connection.sendall(body[1000:])
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+    assert deployment.post(SUBMIT, body).status_code == 200
+
+
+# --- Volume full ---------------------------------------------------------------------------------------------
+
+
+def test_a_full_volume_is_507_and_leaves_nothing(new_deployment: MakeDeployment) -> None:
+    # Given a server whose kernel refuses to let files grow beyond 64 KiB
+    deployment = new_deployment().import_sample().start_api()
+    pid = deployment.processes["api"].pid
+    hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (65536, hard))
+    # When more is uploaded
+    response = deployment.post(SUBMIT, request_body())
+    # Then it says so, nothing is left, and with room again the next one passes
+    assert response.status_code == 507
+    assert "full" in decode_refusal(response.content).details
+    assert deployment.files() == []
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+    assert deployment.post(SUBMIT, request_body()).status_code == 200
+
+
+# --- Database and Redis away ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[LocalPostgres]:
+    with LocalPostgres(tmp_path / "pg", fsync=False) as server:
+        server.create_database("segint")
+        migrate.upgrade(server.url("segint"))
+        yield server
+
+
+def test_a_database_that_is_away_is_503_and_back_again(
+    own_postgres: LocalPostgres, redis_server: LocalRedis, tmp_path: Path
+) -> None:
+    settings = Settings(
+        database_url=own_postgres.url("segint"),
+        redis_url=redis_server.url,
+        redis_namespace="own_postgres",
+        volume_dir=tmp_path / "volume",
+    )
+    with Deployment(settings, log_dir=tmp_path) as deployment:
+        deployment.import_sample().start_api()
+        job_id = deployment.submit()
+        # When PostgreSQL goes away
+        own_postgres.stop()
+        # Then what needs it is refused with Retry-After, nothing is stored, and the process stays alive
+        for response in (
+            deployment.get("/api/v2/Model/"),
+            deployment.get(f"{SUBMIT}/{job_id}"),
+            deployment.post(SUBMIT, request_body()),
+            deployment.post("/api/v2/Feedback/segmentation"),
+        ):
+            assert response.status_code == 503
+            assert int(response.headers["retry-after"]) > 0
+            assert "PostgreSQL" in decode_refusal(response.content).details
+        assert deployment.files() == [f"{job_id}.pb"]
+        assert httpx.get(deployment.url + "/healthz").status_code == 200
+        ready = httpx.get(deployment.url + "/readyz")
+        assert (ready.status_code, ready.json()["status"]) == (503, "unavailable")
+        assert "segint_database_up 0.0" in httpx.get(deployment.url + "/metrics").text
+        # And when it is back, so is everything
+        own_postgres.start()
+        wait_for(lambda: httpx.get(deployment.url + "/readyz").status_code == 200, "the API to be ready again")
+        assert deployment.progress(job_id).error_text == ""
+
+
+def test_without_redis_uploads_are_accepted_and_run_once_it_is_back(
+    new_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    with LocalRedis(tmp_path / "redis") as redis:
+        settings = new_settings(redis_url=redis.url)
+        with Deployment(settings, log_dir=tmp_path) as deployment:
+            deployment.import_sample().start_api().start_worker()
+            redis.stop()
+            # Given Redis away, uploads are taken, and the server calls itself degraded, not down
+            job_id = deployment.submit()
+            ready = httpx.get(deployment.url + "/readyz")
+            assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+            assert deployment.progress(job_id).percent == 0
+            # When it is back, empty, the janitor rings for what waited
+            redis.start()
+            assert deployment.finished(job_id).percent == 100
+
+
+def test_a_schema_that_is_not_there_is_not_ready(
+    empty_database: Callable[[], str], redis_server: LocalRedis, tmp_path: Path
+) -> None:
+    settings = Settings(database_url=empty_database(), redis_url=redis_server.url, volume_dir=tmp_path / "volume")
+    with Deployment(settings, log_dir=tmp_path) as deployment:
+        deployment.start_api(until_ready=False)
+        wait_for(deployment.answers, "the API to answer")
+        ready = httpx.get(deployment.url + "/readyz")
+        assert ready.status_code == 503
+        assert "run the migrations" in ready.json()["checks"]["database"]
+
+
+def test_a_volume_that_cannot_be_written_is_not_ready(new_deployment: MakeDeployment) -> None:
+    deployment = new_deployment().start_api()
+    (deployment.volume_dir / "segmentation").rename(deployment.volume_dir / "away")
+    ready = httpx.get(deployment.url + "/readyz")
+    assert (ready.status_code, ready.json()["checks"]["database"]) == (503, "ok")
+    assert "segmentation" in ready.json()["checks"]["volume"]
+
+
+def test_a_large_upload_is_streamed_not_held(new_deployment: MakeDeployment) -> None:
+    """The API's memory grows by far less than the body's 200 MB."""
+    deployment = new_deployment().import_sample().start_api()
+    deployment.submit()
+    before = _peak_kib(deployment)
+    volume = small_volume((200, 512, 1024))
+    body = request_body(volume)
+    assert len(body) > 150e6
+    assert deployment.post(SUBMIT, body).status_code == 200
+    # The mapped file is not counted: it is the page cache's.
+    assert _peak_kib(deployment) - before < 64 * 1024
+
+
+def _peak_kib(deployment: Deployment) -> int:
+    status = Path(f"/proc/{deployment.processes['api'].pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])

@@ -1,0 +1,1 @@
+"""Local mode, with real processes."""
