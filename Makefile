@@ -33,7 +33,7 @@ test: $(STAMP) ## run every test on its own PostgreSQL and Redis
 .PHONY: coverage
 coverage: $(STAMP) ## run every test and report what they reach, processes included
 	rm -f .coverage .coverage.*
-	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage run -m pytest
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 

@@ -81,13 +81,27 @@ def new_deployment(
 ) -> Iterator[MakeDeployment]:
     """Makes a deployment whose processes end with the module; keywords become SEGINT_ settings of its processes."""
     with ExitStack() as stack:
+        yield _maker(stack, new_settings, tmp_path_factory)
 
-        def make(**environment: object) -> Deployment:
-            variables = {f"SEGINT_{key.upper()}": str(value) for key, value in environment.items()}
-            log_dir: Path = tmp_path_factory.mktemp("logs")
-            return stack.enter_context(Deployment(new_settings(), variables, log_dir=log_dir))
 
-        yield make
+@pytest.fixture
+def own_deployment(
+    new_settings: Callable[..., Settings], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[MakeDeployment]:
+    """The same for one test, for those that kill processes or stop workers."""
+    with ExitStack() as stack:
+        yield _maker(stack, new_settings, tmp_path_factory)
+
+
+def _maker(
+    stack: ExitStack, new_settings: Callable[..., Settings], tmp_path_factory: pytest.TempPathFactory
+) -> MakeDeployment:
+    def make(**environment: object) -> Deployment:
+        variables = {f"SEGINT_{key.upper()}": str(value) for key, value in environment.items()}
+        log_dir: Path = tmp_path_factory.mktemp("logs")
+        return stack.enter_context(Deployment(new_settings(), variables, log_dir=log_dir))
+
+    return make
 
 
 def _execute(postgres: LocalPostgres, statement: str) -> None:

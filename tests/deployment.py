@@ -29,7 +29,7 @@ T = TypeVar("T")
 PROTOBUF = "application/x-protobuf"
 SAMPLE_FAMILY = Path(__file__).parents[1] / "services" / "client" / "samples" / "Centered_Square.pb"
 SAMPLE_MODEL = "Centered Orange Square"
-LIMIT_SECONDS = 60.0
+LIMIT_SECONDS = 30.0
 
 
 def wait_for(condition: Callable[[], T], what: str, limit_seconds: float = LIMIT_SECONDS) -> T:

@@ -1,7 +1,6 @@
 """A segmentation's three routes: submit, progress, result."""
 
 import logging
-import mmap
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -14,7 +13,7 @@ from services.api.doorbell import Ringer
 from services.api.negotiation import answer, label, require_protobuf, wanted_encoding
 from services.api.results import OneShotResponse
 from services.api.uploads import UploadSlots, check_announced_size, stream_to_file
-from services.core.blobs import Blobs, PendingFile
+from services.core.blobs import Blobs, PendingFile, mapped
 from services.core.catalogue import CatalogueEntry
 from services.core.db import catalogue as catalogue_rows
 from services.core.db import jobs as job_rows
@@ -181,12 +180,7 @@ class Segmentations:
 
 
 def _read(path: Path) -> ModelInput:
-    """Read the description of a request from its file; the voxels are mapped, not loaded."""
-    with path.open("rb") as file:
-        if path.stat().st_size == 0:
-            return decode_model_input(memoryview(b""))
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-            return decode_model_input(view)
+    return decode_model_input(mapped(path))
 
 
 def _priority(request: Request) -> Priority:

@@ -83,6 +83,10 @@ def run_demo(out: Path, scan_path: Path | None, stages: Stages) -> "list[Report]
     make_folder(out)
     with stages.timed("read the scan" if scan_path else "make a synthetic head CT"):
         scan = _scan(out, scan_path)
+    if scan.modality != "CT" and scan.volume.voxels.min() >= 0:
+        talk().print(
+            f"This scan does not look like CT; what «{EXAMPLE_MODEL}» draws on it means nothing.", markup=False
+        )
     reports = []
     with tempfile.TemporaryDirectory(prefix="segint-demo-") as folder:
         data_dir = Path(folder) / "data"

@@ -54,19 +54,14 @@ def segment(
         from services.client.api_client import SegIntClient
         from services.client.segment_scan import segment_scan
 
-        paths = _paths_by_channel(scan, channel or [])
-        scans = _read(paths, series)
+        scans = _read(_paths_by_channel(scan, channel or []), series)
         chosen = None if priority is None else Priority[priority.name]
-        with SegIntClient(server, token) as client, progress_bars() as watcher:
-            report = segment_scan(
-                client,
-                _named(scans, client, model),
-                model,
-                out,
-                priority=chosen,
-                timeout_seconds=timeout,
-                watcher=watcher,
-            )
+        with SegIntClient(server, token) as client:
+            named = _named(scans, client, model)
+            with progress_bars() as watcher:
+                report = segment_scan(
+                    client, named, model, out, priority=chosen, timeout_seconds=timeout, watcher=watcher
+                )
     if as_json:
         print_json(report.as_json())
     else:

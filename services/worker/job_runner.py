@@ -19,6 +19,7 @@ from services.core.errors import (
     JobError,
     MalformedMessage,
     NotGzip,
+    RuntimeUnavailable,
     SegIntError,
     VoxelCountMismatch,
 )
@@ -131,7 +132,7 @@ class JobRunner:
             self._stopped(claim, lease)
         except AttemptLost as error:
             self._lost(claim, lease, error.details)
-        except (JobError, InvalidModelInput, MalformedMessage) as error:
+        except (JobError, InvalidModelInput, MalformedMessage, RuntimeUnavailable) as error:
             self._failed(claim, error)
         except Exception as error:
             logger.exception("unforeseen fault", extra={"job": str(claim.job_id)})

@@ -1,13 +1,12 @@
 """One segmentation from request bytes to result bytes: decode, run, encode. Knows neither PostgreSQL nor Redis."""
 
-import mmap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.core.blobs import Blobs
+from services.core.blobs import Blobs, mapped
 from services.core.catalogue import Attachment, CatalogueEntry, channel_order
 from services.core.errors import JobError
 from services.core.volumes import Shape
@@ -79,42 +78,36 @@ def segment(request: Path, entry: CatalogueEntry, spec: ModelSpec, run: Run) -> 
         Cancelled: the host was killed on purpose.
     """
     stages = Stages()
-    with _mapped(request) as buffer:
-        model_input = decode_model_input(buffer)
-        volumes = _in_model_order(model_input, entry)
-        shapes = [volume.shape for volume in volumes]
-        mask_shapes = [shapes[structure.channel_index] for structure in spec.structures]
-        with Workspace(shapes, mask_shapes) as workspace:
-            with stages.timed("decode"):
-                _decode(buffer, volumes, workspace)
-            run.report_percent(DECODED_PERCENT)
-            with stages.timed("load"):
-                host = run.hosts.acquire(spec, on_start=run.host_started)
-            run.report_percent(LOADED_PERCENT)
-            with stages.timed("model"):
-                host.segment(
-                    workspace,
-                    time_limit_seconds=run.time_limit_seconds,
-                    on_progress=lambda done: run.report_percent(
-                        LOADED_PERCENT + int(done * (SEGMENTED_PERCENT - LOADED_PERCENT))
-                    ),
-                )
-            run.report_percent(SEGMENTED_PERCENT)
-            with stages.timed("encode"):
-                message = _encode(entry, workspace, mask_shapes)
-            run.report_percent(ENCODED_PERCENT)
+    buffer = _mapped(request)
+    model_input = decode_model_input(buffer)
+    volumes = _in_model_order(model_input, entry)
+    shapes = [volume.shape for volume in volumes]
+    mask_shapes = [shapes[structure.channel_index] for structure in spec.structures]
+    with Workspace(shapes, mask_shapes) as workspace:
+        with stages.timed("decode"):
+            _decode(buffer, volumes, workspace)
+        run.report_percent(DECODED_PERCENT)
+        with stages.timed("load"):
+            host = run.hosts.acquire(spec, on_start=run.host_started)
+        run.report_percent(LOADED_PERCENT)
+        with stages.timed("model"):
+            host.segment(
+                workspace,
+                time_limit_seconds=run.time_limit_seconds,
+                on_progress=lambda done: run.report_percent(
+                    LOADED_PERCENT + int(done * (SEGMENTED_PERCENT - LOADED_PERCENT))
+                ),
+            )
+        run.report_percent(SEGMENTED_PERCENT)
+        with stages.timed("encode"):
+            message = _encode(entry, workspace, mask_shapes)
+        run.report_percent(ENCODED_PERCENT)
     return message, stages.seconds
 
 
-@contextmanager
-def _mapped(path: Path) -> Iterator[memoryview]:
+def _mapped(path: Path) -> memoryview:
     try:
-        with (
-            path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-            memoryview(mapped) as view,
-        ):
-            yield view
+        return mapped(path)
     except FileNotFoundError as error:
         raise JobError("The uploaded volume is not on the server's volume any more; submit it again.") from error
 
@@ -127,8 +120,7 @@ def _in_model_order(model_input: ModelInput, entry: CatalogueEntry) -> list[Subm
 def _decode(buffer: memoryview, volumes: list[SubmittedVolume], workspace: Workspace) -> None:
     for volume, voxels in zip(volumes, workspace.inputs, strict=True):
         data = volume.data
-        with buffer[data.start : data.start + data.length] as compressed:
-            inflate_into(compressed, voxels)
+        inflate_into(buffer[data.start : data.start + data.length], voxels)
 
 
 def _encode(entry: CatalogueEntry, workspace: Workspace, shapes: list[Shape]) -> bytes:

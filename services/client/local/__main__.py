@@ -1,7 +1,7 @@
 """The supervisor of `segint up --detach`: `python -m services.client.local JSON`, with what `launch_detached` writes.
 
 It reports through a pipe, once: the URL when the service is ready, or why it could not start. Its talk goes to its
-log.
+log, and until then to the launcher too.
 """
 
 import json
@@ -16,38 +16,44 @@ from services.client.local.launch import Request, supervise
 from services.core.errors import SegIntError
 
 
+class Launcher:
+    """The other end of the pipe: whoever waits for this supervisor to be ready."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+        self._talk: list[str] = []
+
+    def say(self, line: str) -> None:
+        """Log one line of talk with the time it was said, and keep it for the report while there is one to come."""
+        sys.stderr.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {line}\n")
+        if self._descriptor is not None:
+            self._talk.append(line)
+
+    def report(self, **outcome: str) -> None:
+        """Send the one report; later ones go nowhere."""
+        if self._descriptor is None:
+            return
+        with suppress(BrokenPipeError):  # the launcher was killed; the service runs all the same
+            os.write(self._descriptor, json.dumps({**outcome, "talk": "\n".join(self._talk)}).encode())
+        os.close(self._descriptor)
+        self._descriptor = None
+
+
 def main(text: str) -> int:
     """Supervise until told to stop; 0 after a clean stop, 1 when the deployment could not start."""
     arguments = json.loads(text)
-    report_to = int(arguments["report"])
-    os.set_inheritable(report_to, False)  # the children must not keep the launcher waiting,
-    os.set_inheritable(int(arguments["lock"]), False)  # nor the directory locked
     request = Request(DataDir(Path(arguments["data_dir"])), arguments["host"], arguments["port"], arguments["lock"])
-
-    reported = False
-
-    def report(**what: str) -> None:
-        nonlocal reported
-        if reported:
-            return
-        reported = True
-        with suppress(BrokenPipeError):  # the launcher was killed; the service runs all the same
-            os.write(report_to, json.dumps(what).encode())
-        os.close(report_to)
-
+    for descriptor in (arguments["report"], request.lock):
+        os.set_inheritable(descriptor, False)  # a child must neither keep the launcher waiting nor the lock taken
+    launcher = Launcher(arguments["report"])
     try:
-        supervise(request, say, on_ready=lambda url: report(url=url))
+        supervise(request, launcher.say, on_ready=lambda url: launcher.report(url=url))
     except SegIntError as error:
-        say(f"{error.summary}: {error.details}")
-        report(failure=error.details)
+        launcher.report(failure=error.details)
+        launcher.say(f"{error.summary}: {error.details}")
         return 1
-    report(failure="It was told to stop before it was ready.")
+    launcher.report(failure="It was told to stop before it was ready.")
     return 0
-
-
-def say(line: str) -> None:
-    """Write one line of talk with the time it was said."""
-    sys.stderr.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {line}\n")
 
 
 if __name__ == "__main__":

@@ -160,18 +160,10 @@ def _api(data_dir: DataDir, host: str, port: int, environment: Mapping[str, str]
 def _worker(data_dir: DataDir, drain_seconds: int, environment: Mapping[str, str]) -> Service:
     return Service(
         name="worker",
-        argv=[
-            *(sys.executable, "-m", "dramatiq", "services.worker.main:create_broker"),
-            *("--processes", "1", "--threads", "1", "--queues", "segmentation"),
-            *("--worker-shutdown-timeout", str(1000 * drain_seconds)),
-        ],
+        argv=[sys.executable, "-m", "services.worker"],
         log=data_dir.log("worker"),
         missing=lambda _: "",
-        # Dramatiq has no flags for these two: without them a doorbell waits up to a second, or behind a busy worker.
-        options={
-            "env": {**environment, "dramatiq_worker_timeout": "50", "dramatiq_queue_prefetch": "1"},
-            "cwd": data_dir.logs,
-        },
+        options={"env": environment, "cwd": data_dir.logs},
         stop_limit_seconds=drain_seconds + STOP_MARGIN_SECONDS,
     )
 

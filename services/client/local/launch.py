@@ -99,6 +99,8 @@ def supervise(request: Request, say: Callable[[str], None], on_ready: Callable[[
     try:
         deployment = plan(data_dir, request.host, request.port)
         for folder in deployment.opened_folders():
+            if folder.is_relative_to(data_dir.root):
+                continue
             say(f"{folder} now lets other users pass through (o+x): PostgreSQL does not run as root")
         phase = Phase.STARTING
         processes: Mapping[str, ProcessRecord] = {}
@@ -184,6 +186,8 @@ def launch_detached(request: Request, say: Callable[[str], None]) -> str:
         say("stopping")
         _end(supervisor)
         raise
+    if report.get("talk"):
+        say(report["talk"])
     if "url" in report:
         # It lives on without this process: not waiting for it is meant.
         supervisor.returncode = 0
@@ -194,11 +198,11 @@ def launch_detached(request: Request, say: Callable[[str], None]) -> str:
 
 
 def _read_report(descriptor: int, limit_seconds: float) -> dict[str, str]:
-    """The supervisor's one line; an empty report when it ended without one or took too long."""
+    """What the supervisor says once; an empty report when it ended without one or took too long."""
     with open(descriptor, "rb", buffering=0) as stream:
         readable, _, _ = select.select([stream], [], [], limit_seconds)
-        line = stream.read(64 * 1024) if readable else b""
-    return dict(json.loads(line)) if line else {}
+        report = stream.read() if readable else b""
+    return dict(json.loads(report)) if report else {}
 
 
 def _end(supervisor: subprocess.Popen[bytes]) -> None:

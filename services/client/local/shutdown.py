@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import psutil
@@ -87,18 +87,29 @@ def end_leftovers(data_dir: DataDir, state: DeploymentState) -> list[str]:
     found = [name for name, leader in leaders.items() if left_behind(leader, data_dir.root)]
     for name in found:
         leaders[name].send(STOP_SIGNALS.get(name, signal.SIGTERM))
+        leaders[name].send(signal.SIGCONT)  # one that was stopped would not act on it
 
     def remaining() -> list[psutil.Process]:
-        return [process for name in found for process in left_behind(leaders[name], data_dir.root)]
+        left = []
+        for leader in (leaders[name] for name in found):
+            session = left_behind(leader, data_dir.root)
+            if leader.process() is None:
+                _kill(session)  # nobody is left to tell them to stop
+            left += session
+        return left
 
     if not wait_until(lambda: not remaining(), PATIENCE_SECONDS):
-        for process in remaining():
-            with suppress(psutil.Error):
-                process.kill()
+        _kill(remaining())
         wait_until(lambda: not remaining(), PATIENCE_SECONDS)
     LocalPostgres(data_dir.postgres).release()
     LocalRedis(data_dir.redis).release()
     return found
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
 
 
 def wait_until(condition: Callable[[], bool], limit_seconds: float) -> bool:

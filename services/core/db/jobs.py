@@ -398,7 +398,7 @@ def _seconds(seconds: float) -> ColumnElement[timedelta]:
 
 def _storable(words: str) -> str:
     """Text from a model or a traceback, without what PostgreSQL cannot keep."""
-    return words.replace("\x00", "\ufffd")
+    return words.encode(errors="replace").decode().replace("\x00", "\ufffd")
 
 
 def _count(result: Any) -> int:

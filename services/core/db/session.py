@@ -46,7 +46,7 @@ def driver_url(url: str) -> URL:
     """
     try:
         parsed = make_url(url)
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, ValueError) as error:  # ValueError: a port that is no number
         raise DatabaseUnavailable(
             "SEGINT_DATABASE_URL is not a URL; write postgresql://user:password@host:port/database."
         ) from error

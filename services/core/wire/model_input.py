@@ -30,6 +30,9 @@ _PATH_TO_DATA = (2, 2, 2, 4)
 
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 
+_VALUE_BYTES, _KEY_BYTES = 10, 5
+"""Longest encodings that the parser takes of a value of 64 bits, and of a key or a length of 32."""
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -209,17 +212,17 @@ class _Walk:
                     f"The request has more than {MOST_FIELDS} fields; send only those of ModelInput."
                 )
             key_at = position
-            key, position = self._varint(position, end)
+            key, position = self._varint(position, end, _KEY_BYTES)
             number, wire_type = key >> 3, key & 7
             value_at = position
             if wire_type == _VARINT:
-                _, position = self._varint(position, end)
+                _, position = self._varint(position, end, _VALUE_BYTES)
             elif wire_type == _FIXED64:
                 position += 8
             elif wire_type == _FIXED32:
                 position += 4
             elif wire_type == _LENGTH_DELIMITED:
-                length, value_at = self._varint(position, end)
+                length, value_at = self._varint(position, end, _KEY_BYTES)
                 position = value_at + length
             else:
                 raise MalformedMessage(f"The body is not a ModelInput: wire type {wire_type} at byte {key_at}.")
@@ -229,9 +232,9 @@ class _Walk:
                 )
             yield number, wire_type, key_at, value_at, position
 
-    def _varint(self, position: int, end: int) -> tuple[int, int]:
+    def _varint(self, position: int, end: int, most_bytes: int) -> tuple[int, int]:
         value = 0
-        for shift in range(0, 70, 7):
+        for shift in range(0, 7 * most_bytes, 7):
             if position >= end:
                 raise MalformedMessage("The body is cut off in the middle of a field; send the whole message.")
             byte = self.buffer[position]

@@ -1,0 +1,60 @@
+"""Voxel data that is not what it claims: the request is accepted, and the job says what was wrong."""
+
+import gzip
+import zlib
+
+import numpy as np
+import pytest
+
+from services.core.jobs import JobErrorCode
+from services.core.wire._pb import Model_pb2 as pb
+from tests.conftest import MakeDeployment
+from tests.deployment import Deployment, request_body, small_volume, wait_for
+
+SHAPE = (4, 30, 20)
+SIZE = 2 * 4 * 30 * 20
+
+
+@pytest.fixture(scope="module")
+def deployment(new_deployment: MakeDeployment) -> Deployment:
+    return new_deployment().import_sample().start_api().start_worker()
+
+
+def body_with(data: bytes) -> bytes:
+    message = pb.ModelInput.FromString(request_body(small_volume(SHAPE)))
+    message.Channels[0].CalibratedVolume.Volume.Data = data
+    return message.SerializeToString()
+
+
+SOUND = gzip.compress(np.arange(SIZE // 2, dtype="<i2").tobytes())
+DAMAGED = bytearray(SOUND)
+DAMAGED[-6] ^= 1  # the checksum
+NOT_GZIP = JobErrorCode.DECOMPRESSION
+WRONG_SIZE = JobErrorCode.DECOMPRESSION_BUFFER_SIZE_MISMATCH
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    {
+        "nothing": (b"", NOT_GZIP),
+        "raw voxels": (bytes(SIZE), NOT_GZIP),
+        "zlib": (zlib.compress(bytes(SIZE)), NOT_GZIP),
+        "cut off": (SOUND[: len(SOUND) // 2], NOT_GZIP),
+        "damaged": (bytes(DAMAGED), NOT_GZIP),
+        "one voxel short": (gzip.compress(bytes(SIZE - 2)), WRONG_SIZE),
+        "one byte long": (gzip.compress(bytes(SIZE + 1)), WRONG_SIZE),
+        "a bomb of 2 GB": (gzip.compress(bytes(64 << 20)) * 32, WRONG_SIZE),
+    }.values(),
+    ids=lambda value: value.name if isinstance(value, JobErrorCode) else f"{len(value)} bytes",
+)
+def test_bad_voxel_data_fails_the_job_with_its_own_code(
+    deployment: Deployment, data: bytes, code: JobErrorCode
+) -> None:
+    job_id = deployment.submit(body_with(data))
+    progress = deployment.finished(job_id)
+    assert progress.error_code is code, progress
+    assert progress.percent < 100
+    assert "voxel data" in progress.error_text
+    wait_for(lambda: not deployment.files("segmentation"), "the input to be deleted")
+    # And the next job runs
+    assert deployment.finished(deployment.submit(body_with(SOUND))).percent == 100

@@ -1,0 +1,82 @@
+"""The command as a whole: quick, light and helpful."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from services.client.columns import columns
+from tests.local.conftest import run_segint
+
+HEAVY = ("sqlalchemy", "redis", "dramatiq", "torch", "psycopg", "alembic", "matplotlib", "SimpleITK", "httpx", "numpy")
+COMMANDS = [
+    ["up"],
+    ["status"],
+    ["down"],
+    ["segment"],
+    ["demo"],
+    ["models", "list"],
+    ["models", "import"],
+    ["models", "attach"],
+    ["models", "export"],
+]
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """The modules in memory when the command ends."""
+    code = (
+        "import json, sys\n"
+        "from services.client.cli import main\n"
+        "sys.argv = ['segint', *sys.argv[1:]]\n"
+        "try:\n    main()\n"
+        "except SystemExit: pass\n"
+        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_help_imports_nothing_heavy() -> None:
+    assert not imported_by("--help") & set(HEAVY)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["models", "list", "--server", "http://127.0.0.1:1"], ["segment", "missing.nii"]]
+)
+def test_a_workstation_needs_none_of_the_servers_libraries(arguments: list[str]) -> None:
+    assert not imported_by(*arguments) & {"sqlalchemy", "redis", "dramatiq", "torch", "psycopg", "alembic"}
+
+
+def test_help_is_quick() -> None:
+    def seconds() -> float:
+        begun = time.perf_counter()
+        run_segint("--help")
+        return time.perf_counter() - begun
+
+    # Alone it takes a fifth of a second; the best of three forgives a busy machine.
+    assert min(seconds() for _ in range(3)) < 0.5
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_an_example_and_speaks_json(command: list[str]) -> None:
+    said = run_segint(*command, "--help")
+    assert said.code == 0
+    assert f"Example: segint {' '.join(command)}" in said.out
+    assert "--json" in said.out
+
+
+def test_version() -> None:
+    said = run_segint("--version")
+    assert (said.code, said.out.split()[0]) == (0, "segint")
+
+
+def test_columns_are_aligned() -> None:
+    assert columns(["id", "name"], [[1, "a"], [200, "bc"]]) == "ID   NAME\n1    a\n200  bc"
+
+
+def test_a_host_that_is_no_address_of_this_machine_is_named(tmp_path: Path) -> None:
+    said = run_segint("up", "--host", "192.0.2.1", "--port", "0", "--data-dir", tmp_path / "data")
+    assert (said.code, "192.0.2.1" in said.err) == (1, True)

@@ -1,0 +1,145 @@
+"""`segint models` on a catalogue, through the environment of an administrator."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+from typer.testing import CliRunner
+
+from services.client.cli import app
+from services.client.local.sample import SAMPLE_FAMILY, ensure_sample
+from services.client.models import parse_options
+from services.core.errors import InvalidParameter
+from services.core.settings import Settings
+from services.core.wire._pb import Model_pb2
+from tests.local.conftest import Said, run_segint
+
+MODEL = "Centered Orange Square"
+
+
+class Administrator:
+    """Runs `segint models` with the settings of one deployment, here rather than in a process: it is often needed."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.folder = folder
+        self._environment = {
+            "SEGINT_DATABASE_URL": settings.database_url,
+            "SEGINT_VOLUME_DIR": str(settings.volume_dir),
+        }
+
+    def __call__(self, *arguments: object) -> Said:
+        with contextlib.chdir(self.folder):
+            result = CliRunner().invoke(app, ["models", *map(str, arguments)], env=self._environment)
+        return Said(result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.fixture(scope="module")
+def administrator(
+    new_settings: Callable[..., Settings], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], Administrator]:
+    return lambda: Administrator(new_settings(), tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def models(administrator: Callable[[], Administrator]) -> Administrator:
+    """On an empty catalogue."""
+    return administrator()
+
+
+@pytest.fixture(scope="module")
+def with_sample(administrator: Callable[[], Administrator]) -> Administrator:
+    """On a catalogue with the sample, that the tests leave as it is."""
+    made = administrator()
+    made("import", SAMPLE_FAMILY)
+    for name in ("garbage.pb", "garbage.json"):
+        (made.folder / name).write_bytes(b"\xff\xfe garbage")
+    return made
+
+
+def listed(models: Administrator) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = models("list", "--all", "--json").json()["models"]
+    return found
+
+
+def test_import_attach_list_export(models: Administrator) -> None:
+    said = models("import", SAMPLE_FAMILY, "--json").json()
+    assert said == {"family": "Centered Square", "created": True, "versions": [MODEL], "kept": []}
+    assert [(row["model_id"], row["published"]) for row in listed(models)] == [(MODEL, False)]
+    assert "nothing attached" in models("list", "--all").out
+
+    said = models("attach", MODEL, "--runtime", "phantom", "--time-limit", 7, "--json").json()
+    assert (said["runtime"], said["published"], said["reason"]) == ("phantom", True, "")
+
+    said = models("export", MODEL)
+    assert (said.code, said.out.strip()) == (0, "Centered Square.pb")
+    exported = Model_pb2.ModelFamily.FromString((models.folder / "Centered Square.pb").read_bytes())
+    assert exported == Model_pb2.ModelFamily.FromString(SAMPLE_FAMILY.read_bytes())
+
+
+def test_a_family_as_json_updates_the_one_of_its_name(models: Administrator) -> None:
+    models("import", SAMPLE_FAMILY)
+    document = models.folder / "family.json"
+    document.write_text(
+        json_format.MessageToJson(Model_pb2.ModelFamily.FromString(SAMPLE_FAMILY.read_bytes())), encoding="utf-8"
+    )
+    said = models("import", document)
+    assert (said.code, said.out.startswith("updated Centered Square")) == (0, True)
+    assert len(listed(models)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "clue"),
+    [
+        (["import", "missing.pb"], "missing.pb"),
+        (["import", "garbage.pb"], "Malformed message"),
+        (["import", "garbage.json"], "UTF-8"),
+        (["attach", "unknown", "--runtime", "phantom"], "no model «unknown»"),
+        (["attach", MODEL, "--runtime", "abacus"], "abacus"),
+        (["attach", MODEL, "--runtime", "pytorch", "--file", "missing.pt"], "missing.pt"),
+        (["attach", MODEL, "--runtime", "phantom", "--option", "novalue"], "KEY=VALUE"),
+        (["export", "unknown"], "unknown"),
+        (["export", MODEL, "--out", "missing/folder.pb"], "--out"),
+        (["export", MODEL, "--out", "-", "--json"], "--out"),
+    ],
+)
+def test_a_fault_is_one_line_that_names_it(with_sample: Administrator, arguments: list[str], clue: str) -> None:
+    said = with_sample(*arguments)
+    assert said.code == 1
+    assert clue in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_without_a_deployment_the_fault_names_segint_up(tmp_path: Path) -> None:
+    said = run_segint("models", "list", "--data-dir", tmp_path)
+    assert (said.code, "segint up" in said.err) == (1, True)
+
+
+def test_a_server_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    said = run_segint("models", "list", "--server", "http://127.0.0.1:1")
+    assert (said.code, said.err.count("\n")) == (1, 1)
+
+
+def test_the_sample_is_added_once_completed_if_interrupted_and_left_alone_after(
+    new_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    settings = new_settings()
+    models = Administrator(settings, tmp_path)
+    models("import", SAMPLE_FAMILY)  # a start that was killed before it attached
+    assert ensure_sample(settings) == (MODEL,)
+    models("attach", MODEL, "--runtime", "phantom", "--option", "size=3")
+    assert ensure_sample(settings) == ()
+
+
+def test_options_are_json_or_their_own_text() -> None:
+    assert parse_options(["a=1", "b=[0.5]", "c=text", "d=x=y", "e="]) == {
+        "a": 1,
+        "b": [0.5],
+        "c": "text",
+        "d": "x=y",
+        "e": "",
+    }
+    with pytest.raises(InvalidParameter):
+        parse_options(["=1"])
