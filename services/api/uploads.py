@@ -1,5 +1,6 @@
 """Request bodies: streamed to the volume or read whole, always within a limit, never for ever."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,7 +13,7 @@ from services.core.blobs import PendingFile
 from services.core.errors import BodyTooLarge, TooManyUploads, UploadStalled
 
 WRITE_BYTES = 1 << 20
-"""Pieces arrive in tens of kilobytes; gathered, they cost fewer trips to the thread that writes."""
+"""Pieces arrive in tens or hundreds of kilobytes; in batches, they cost fewer trips to the thread that writes."""
 
 DRAIN_BYTES = 256 * 1024**2
 DRAIN_SECONDS = 10.0
@@ -85,18 +86,28 @@ async def pieces(request: Request, most_bytes: int, idle_seconds: float) -> Asyn
 
 
 async def stream_to_file(request: Request, pending: PendingFile, most_bytes: int, idle_seconds: float) -> None:
-    """Write the body to `pending` as it arrives; about a megabyte of it is held at a time.
+    """Write the body to `pending` as it arrives: one batch of about a megabyte is written while the next is received.
 
     Raises: what `pieces` raises, and
         StorageFull: the volume has no room for it.
     """
-    gathered = bytearray()
-    async for piece in pieces(request, most_bytes, idle_seconds):
-        gathered += piece
-        if len(gathered) >= WRITE_BYTES:
-            await to_thread.run_sync(pending.write, bytes(gathered))
-            gathered.clear()
-    await to_thread.run_sync(pending.write, bytes(gathered))
+    batch: list[bytes] = []
+    batch_bytes = 0
+    writing: asyncio.Task[None] | None = None
+    try:
+        async for piece in pieces(request, most_bytes, idle_seconds):
+            batch.append(piece)
+            batch_bytes += len(piece)
+            if batch_bytes >= WRITE_BYTES:
+                if writing is not None:
+                    await writing
+                writing = asyncio.create_task(to_thread.run_sync(pending.write_all, batch))
+                batch, batch_bytes = [], 0
+    finally:
+        # Whatever ends the upload, the file must not be closed under a thread that still writes to it.
+        if writing is not None:
+            await writing
+    await to_thread.run_sync(pending.write_all, batch)
 
 
 async def read_whole(request: Request, most_bytes: int, idle_seconds: float) -> bytes:

@@ -9,7 +9,7 @@ import hashlib
 import mmap
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -25,6 +25,8 @@ PARTIAL_SUFFIX = ".part"
 PAYLOAD_MODE = 0o640
 """Payloads are people's scans: readable by the service's group at most."""
 COPY_BYTES = 1 << 20
+SYNC_BYTES = 16 << 20
+"""Large files go to the disk while they are written, so that the last flush does not wait for all of it."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NAME = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z._-]*")
@@ -58,16 +60,24 @@ def mapped(path: Path) -> memoryview:
 
 
 class PendingFile:
-    """A file being written under its temporary name. Leaving the context without `commit` deletes it."""
+    """A file being written under its temporary name. Leaving the context without `commit` deletes it.
 
-    def __init__(self, target: Path) -> None:
+    Args:
+        target: the name that `commit` gives it.
+        shared: whether others may write `target` at the same time; the last one to commit replaces the others'.
+    """
+
+    def __init__(self, target: Path, *, shared: bool = False) -> None:
         self.target = target
-        self.partial = target.with_name(target.name + PARTIAL_SUFFIX)
+        own = f".{uuid4().hex}" if shared else ""
+        self.partial = target.with_name(target.name + own + PARTIAL_SUFFIX)
         self.size_bytes = 0
         self._file: BinaryIO | None = None
+        self._synced_bytes = 0
 
     def __enter__(self) -> Self:
-        descriptor = os.open(self.partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PAYLOAD_MODE)
+        with full_volume_as_ours():
+            descriptor = os.open(self.partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PAYLOAD_MODE)
         self._file = os.fdopen(descriptor, "wb", buffering=0)
         return self
 
@@ -91,6 +101,14 @@ class PendingFile:
                 written = self._file.write(view)
                 self.size_bytes += written
                 view = view[written:]
+            if self.size_bytes - self._synced_bytes >= SYNC_BYTES:
+                os.fdatasync(self._file.fileno())
+                self._synced_bytes = self.size_bytes
+
+    def write_all(self, parts: Iterable[bytes | memoryview]) -> None:
+        """Append each of `parts`; raises as `write` does."""
+        for part in parts:
+            self.write(part)
 
     def commit(self) -> None:
         """Flush to the disk and give the file its name.
@@ -176,7 +194,9 @@ class Blobs:
                 digest.update(piece)
                 pending.write(piece)
             pending.commit()
-            return StoredFile(pending.target.name, digest.hexdigest(), pending.size_bytes, source.name)
+            # A file's name is bytes, which need not be text that can be kept.
+            label = os.fsencode(source.name).decode(errors="replace")
+            return StoredFile(pending.target.name, digest.hexdigest(), pending.size_bytes, label)
 
     def model_path(self, name: str) -> Path:
         """Where the model file of that name is."""
@@ -194,13 +214,9 @@ class Blobs:
         if message is None:
             target.unlink(missing_ok=True)
             return
-        # Two publishers of one family must not share a temporary file.
-        with PendingFile(target.with_name(f"{target.name}.{uuid4().hex}")) as pending:
+        with PendingFile(target, shared=True) as pending:
             pending.write(message)
             pending.commit()
-            with full_volume_as_ours():
-                pending.target.replace(target)
-                _sync_folder(target.parent)
 
     def _path(self, folder: str, name: str) -> Path:
         if not _NAME.fullmatch(name):

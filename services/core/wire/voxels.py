@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from services.core.errors import NotGzip, VoxelCountMismatch
 
-_FEED_BYTES = 1 << 18
+_FEED_BYTES = 1 << 16
 """Input handed to the decompressor at once; it copies what it has not used, so small pieces are cheaper."""
-_INFLATE_BYTES = 1 << 22
-"""Output asked for at once: the only memory inflation takes beyond the target."""
+_INFLATE_BYTES = 1 << 18
+"""Output asked for at once. It stays in the processor's cache on its way to the target, and is all that is held."""
 _GZIP_MAGIC = b"\x1f\x8b"
 
 MASK_LEVEL = 1

@@ -99,11 +99,11 @@ def test_a_job_that_somebody_is_claiming_is_passed_over(jobs_at_hand: Jobs) -> N
 
     def claim_and_look(session: Session) -> None:
         claim = jobs.claim(session, worker="slow", lease_seconds=LEASE_SECONDS)
-        taken.append(claim and claim.job_id)
+        taken.append(claim.job_id if claim else None)
         # When another worker claims meanwhile, Then it takes the second at once; a third finds nothing
         for _ in range(2):
             other = jobs_at_hand.claim()
-            taken.append(other and other.job_id)
+            taken.append(other.job_id if other else None)
 
     jobs_at_hand.database.run(claim_and_look)
     assert taken == [first, second, None]

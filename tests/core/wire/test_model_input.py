@@ -174,6 +174,8 @@ def test_damaged_messages_are_read_or_refused(data: bytes, draw: st.DataObject) 
         (b"\x92\x80\x80\x80\x10\x00", "does not parse"),
         (b"\x0a\x03\x0a\x01\xff", "does not parse"),
         (b"\x12\x02\x12\x05", "reaches past the end"),
+        # Past the end of its channel, though not of the body.
+        (b"\x12\x03\x0a\x05a" + b"\x78\x00" * 4, "reaches past the end"),
         (b"<html>upload</html>", "wire type 4"),
         # The parser takes five bytes for a key or a length, and so does the walk.
         (b"\x92\x80\x80\x80\x80\x00\x00", "endless number"),
