@@ -83,8 +83,8 @@ class Deployment:
             wait_for(self.ready, f"the API; its log is {self.log_dir / 'api.log'}")
         return self
 
-    def start_worker(self, name: str = "worker") -> Self:
-        self._start(name, ["services.worker"])
+    def start_worker(self, name: str = "worker", module: str = "services.worker") -> Self:
+        self._start(name, [module])
         return self
 
     def _start(self, name: str, arguments: list[str]) -> None:

@@ -4,6 +4,7 @@ Order of every change: files first, then the commit that refers to them, then de
 more. An interruption leaves at most an unreferenced file, never a reference to a file that is not there.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Self
 from services.core.blobs import Blobs
 from services.core.catalogue import Attachment, CatalogueEntry, ModelFamily, RuntimeName, StoredFile
 from services.core.db import catalogue as rows
-from services.core.db.session import Database
+from services.core.db.session import Database, Session
 from services.core.errors import InvalidModel, ModelUnavailable, RuntimeUnavailable
 from services.core.wire.catalogue import decode_family, decode_family_json, encode_family
 
@@ -88,6 +89,7 @@ class ModelLibrary:
         """
         self.entry(model_id)
         _check_runtime(runtime, file)
+        _check_options(options or {})
         if time_limit_seconds is not None and time_limit_seconds <= 0:
             raise InvalidModel(f"A time limit of {time_limit_seconds} seconds ends every run; give at least 1.")
         stored: list[StoredFile] = []
@@ -151,7 +153,7 @@ class ModelLibrary:
             found = self._database.run(rows.find_family, self.entry(name).family_name)
         if found is None:
             raise ModelUnavailable(f"The family of «{name}» was removed just now; list the models again.")
-        return found[1]
+        return found
 
     def export_family(self, name: str) -> bytes:
         """The serialized ModelFamily, published or not, of that family or model version.
@@ -163,13 +165,15 @@ class ModelLibrary:
 
     def publish(self, family_name: str) -> None:
         """Write the family's message as clients see it to modelfamily/."""
-        found = self._database.run(rows.find_family, family_name)
-        if found is None:
-            return
-        number, _ = found
-        published = {family.canonical_name: family for family in self._database.run(rows.published_families)}
-        family = published.get(family_name)
-        self._blobs.publish_family(number, None if family is None else encode_family(family))
+        self._database.run(self._publish, family_name)
+
+    def _publish(self, session: Session, family_name: str) -> None:
+        # Two administrators at once: whoever writes the file last must have read the catalogue last.
+        rows.lock_family(session, family_name)
+        found = rows.published_family(session, family_name)
+        if found is not None:
+            number, family = found
+            self._blobs.publish_family(number, None if family is None else encode_family(family))
 
     def _store(self, source: Path | None, stored: list[StoredFile]) -> StoredFile | None:
         if source is None:
@@ -180,6 +184,15 @@ class ModelLibrary:
             raise InvalidModel(f"{source} cannot be read: {error.strerror or error}.") from error
         stored.append(file)
         return file
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    try:
+        document = json.dumps(dict(options), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidModel(f"The options cannot be stored as JSON ({error}); use texts, numbers and lists.") from error
+    if "\\u0000" in document:
+        raise InvalidModel("The options hold a NUL character, which cannot be stored; leave it out.")
 
 
 def _check_runtime(runtime: str, file: Path | None) -> None:

@@ -5,9 +5,9 @@ Sizes are bytes, durations carry their unit in the name. The README's table is g
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic.functional_validators import field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     database_url: str = Field(description="PostgreSQL, as postgresql://user:password@host:port/database.")
     redis_url: str = Field(description="Redis of its own (noeviction), as redis://host:port/0 or unix:///path.")
     volume_dir: Path = Field(description="The mounted volume that the API and the workers share.")
-    redis_namespace: str = Field("segint", description="Prefix of every Redis key, and so of the queue.")
+    redis_namespace: str = Field("segint", min_length=1, description="Prefix of every Redis key, and so of the queue.")
     public_url: str = Field("", description="URL that VendorStatus names; empty: taken from the request.")
 
     # The wire
@@ -80,14 +80,20 @@ class Settings(BaseSettings):
     )
 
     # The job's life
-    lease_seconds: float = Field(30, gt=0, description="How long a claim holds without a heartbeat.")
-    heartbeat_seconds: float = Field(3, gt=0, description="Time between heartbeats of a running job.")
+    lease_seconds: float = Field(
+        30, gt=0, allow_inf_nan=False, description="How long a claim holds without a heartbeat."
+    )
+    heartbeat_seconds: float = Field(
+        3, gt=0, allow_inf_nan=False, description="Time between heartbeats of a running job."
+    )
     attempt_limit: int = Field(3, gt=0, description="Attempts before a job fails; counted when claimed.")
     retry_delay_seconds: float = Field(2, ge=0, description="Wait before another attempt, doubled each time.")
     model_time_limit_seconds: int = Field(
         900, gt=0, description="Longest run of one model on one job, where the version sets no other."
     )
-    result_retention_hours: float = Field(24, gt=0, description="How long a finished job and its result are kept.")
+    result_retention_hours: float = Field(
+        24, gt=0, allow_inf_nan=False, description="How long a finished job and its result are kept."
+    )
     keep_inputs: KeepInputs = Field(
         KeepInputs.NEVER, description="Which finished jobs keep their input until they expire: never, failed, always."
     )
@@ -102,7 +108,9 @@ class Settings(BaseSettings):
     )
 
     # Logs
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="DEBUG, INFO, WARNING or ERROR."
+    )
 
     @field_validator("api_tokens", mode="before")
     @classmethod
@@ -110,3 +118,12 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(token.strip() for token in value.split(",") if token.strip())
         return value
+
+    @model_validator(mode="after")
+    def _heartbeats_fit_the_lease(self) -> Self:
+        if self.heartbeat_seconds * 2 > self.lease_seconds:
+            raise ValueError(
+                f"SEGINT_HEARTBEAT_SECONDS is {self.heartbeat_seconds:g}, but a lease of {self.lease_seconds:g} s "
+                "needs at least two heartbeats; lower it, or raise SEGINT_LEASE_SECONDS"
+            )
+        return self

@@ -187,17 +187,18 @@ class JobRunner:
         return job is not None and job.result_file == result_file
 
     def _stopped(self, claim: Claim, lease: Lease) -> None:
-        if lease.stopped is StopReason.DRAINED:
-            done = self._through_outage(lambda: self._database.run(rows.release, claim))
-            what = "released"
-        else:
-            done = self._through_outage(
-                lambda: self._database.run(
-                    rows.cancel_claimed, claim, retention_hours=self._settings.result_retention_hours
-                )
+        """Give a drained job back; end a cancelled one, also when the cancel came while the worker drained."""
+        if lease.stopped is StopReason.DRAINED and self._through_outage(
+            lambda: self._database.run(rows.release, claim)
+        ):
+            logger.info("released", extra={"job": str(claim.job_id)})
+            return
+        cancelled = self._through_outage(
+            lambda: self._database.run(
+                rows.cancel_claimed, claim, retention_hours=self._settings.result_retention_hours
             )
-            what = "cancelled"
-        logger.info(what if done else "fenced", extra={"job": str(claim.job_id)})
+        )
+        logger.info("cancelled" if cancelled else "fenced", extra={"job": str(claim.job_id)})
 
     def _lost(self, claim: Claim, lease: Lease, reason: str) -> None:
         if lease.stopped is not None:  # the crash is the kill's echo

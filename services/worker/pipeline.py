@@ -85,6 +85,7 @@ def segment(request: Path, entry: CatalogueEntry, spec: ModelSpec, run: Run) -> 
     mask_shapes = [shapes[structure.channel_index] for structure in spec.structures]
     with Workspace(shapes, mask_shapes) as workspace:
         with stages.timed("decode"):
+            workspace.prefault()
             _decode(buffer, volumes, workspace)
         run.report_percent(DECODED_PERCENT)
         with stages.timed("load"):

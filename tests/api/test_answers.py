@@ -268,7 +268,11 @@ def test_feedback_is_kept_with_absent_scores_as_null(new_deployment: MakeDeploym
 def test_telemetry_is_kept(new_deployment: MakeDeployment) -> None:
     deployment = new_deployment().start_api()
     telemetry = pb.SegmentationTelemetry(
-        SegmentationID="x", ModelID="1", UploadTimeInMilliseconds=2**32 - 1, NumberOfRetries=3, ClientError=3
+        SegmentationID="x",
+        ModelID="1",
+        UploadTimeInMilliseconds=2**32 - 1,
+        NumberOfRetries=3,
+        ClientError="ProgressTimeout",
     )
     for body in (telemetry.SerializeToString(), b""):
         assert deployment.post("/api/v2/Telemetry/segmentation", body).status_code == 200

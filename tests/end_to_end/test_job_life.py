@@ -153,7 +153,11 @@ def test_a_long_job_is_given_back_uncounted(own_deployment: MakeDeployment, tmp_
 
 def test_a_poisonous_job_fails_at_the_attempt_limit(own_deployment: MakeDeployment) -> None:
     """A worker that dies with every claim: attempts are counted by the claim, not by the worker."""
-    deployment = own_deployment(lease_seconds=0.5, attempt_limit=2, retry_delay_seconds=0).import_sample().start_api()
+    deployment = (
+        own_deployment(lease_seconds=0.5, heartbeat_seconds=0.2, attempt_limit=2, retry_delay_seconds=0)
+        .import_sample()
+        .start_api()
+    )
     job_id = deployment.submit()
     database = deployment.database()
     for _ in range(2):

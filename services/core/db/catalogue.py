@@ -29,7 +29,7 @@ def store_family(session: Session, family: ModelFamily) -> bool:
         CatalogueConflict: one of its versions has an identifier that belongs to another family.
     """
     # Two imports of one new name would both find nothing; the lock makes the second one wait and then find it.
-    session.execute(select(func.pg_advisory_xact_lock(func.hashtext(family.canonical_name))))
+    lock_family(session, family.canonical_name)
     row = _family_row(session, family.canonical_name)
     created = row is None
     if row is None:
@@ -51,6 +51,11 @@ def store_family(session: Session, family: ModelFamily) -> bool:
     row.updated_at = func.now()
     session.flush()
     return created
+
+
+def lock_family(session: Session, canonical_name: str) -> None:
+    """Make others who lock the family of that name, whether it exists or not, wait for this transaction's end."""
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtext(canonical_name))))
 
 
 def attach(session: Session, model_id: str, attachment: Attachment) -> None:
@@ -99,18 +104,20 @@ def families(session: Session) -> list[ModelFamily]:
 
 def published_families(session: Session) -> list[ModelFamily]:
     """What clients see: families with at least one runnable version, and only those versions."""
-    published = []
-    for row in _family_rows(session):
-        runnable = [version for version in row.versions if entry_value(version).runnable]
-        if runnable:
-            published.append(family_value(row, runnable))
-    return published
+    published = [_published(row) for row in _family_rows(session)]
+    return [family for family in published if family is not None]
 
 
-def find_family(session: Session, canonical_name: str) -> tuple[int, ModelFamily] | None:
-    """The family of that name and its number, which names its file on the volume."""
+def published_family(session: Session, canonical_name: str) -> tuple[int, ModelFamily | None] | None:
+    """The family's number, which names its file on the volume, and what clients see of it; None: no such family."""
     row = _family_row(session, canonical_name)
-    return None if row is None else (row.id, family_value(row, row.versions))
+    return None if row is None else (row.id, _published(row))
+
+
+def find_family(session: Session, canonical_name: str) -> ModelFamily | None:
+    """The family of that name with every version."""
+    row = _family_row(session, canonical_name)
+    return None if row is None else family_value(row, row.versions)
 
 
 def entries(session: Session) -> list[CatalogueEntry]:
@@ -125,6 +132,11 @@ def find_entry(session: Session, model_id: str) -> CatalogueEntry | None:
 
 
 # --- Rows ----------------------------------------------------------------------------------------------------
+
+
+def _published(row: ModelFamilyRow) -> ModelFamily | None:
+    runnable = [version for version in row.versions if entry_value(version).runnable]
+    return family_value(row, runnable) if runnable else None
 
 
 def _family_rows(session: Session) -> Sequence[ModelFamilyRow]:

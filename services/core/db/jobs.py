@@ -123,7 +123,7 @@ def claim(session: Session, *, worker: str, lease_seconds: float) -> Claim | Non
     """
     candidate = (
         select(Row.id)
-        .where(Row.state == JobState.QUEUED, Row.run_after <= func.now())
+        .where(Row.state == JobState.QUEUED, Row.run_after <= func.now(), Row.cancel_requested.is_(False))
         .order_by(Row.priority.desc(), Row.created_at)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -225,10 +225,10 @@ def lose_attempt(session: Session, claim: Claim, *, reason: str, policy: RetryPo
 
 
 def release(session: Session, claim: Claim) -> bool:
-    """Give the job back uncounted, because the worker stops. False: the claim was lost."""
+    """Give the job back uncounted, because the worker stops. False: the claim was lost, or a cancel came first."""
     result = session.execute(
         update(Row)
-        .where(_held_by(claim))
+        .where(_held_by(claim), Row.cancel_requested.is_(False))
         .values(
             state=JobState.QUEUED.value,
             attempt=Row.attempt - 1,

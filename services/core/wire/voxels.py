@@ -16,6 +16,8 @@ _FEED_BYTES = 1 << 16
 """Input handed to the decompressor at once; it copies what it has not used, so small pieces are cheaper."""
 _INFLATE_BYTES = 1 << 18
 """Output asked for at once. It stays in the processor's cache on its way to the target, and is all that is held."""
+MOST_MEMBERS = 10_000
+"""Some compressors write one member per block; empty ones without end would only cost time."""
 _GZIP_MAGIC = b"\x1f\x8b"
 
 MASK_LEVEL = 1
@@ -34,12 +36,14 @@ def inflate_into(data: memoryview, target: NDArray[Any]) -> None:
     room = target.reshape(-1).view(np.uint8).data
     written = 0
     position = 0
-    while True:
+    for _ in range(MOST_MEMBERS):
         consumed, written = _inflate_member(data[position:], room, written)
         position += consumed
         # A stream may consist of several members; anything else behind the last one is padding.
         if bytes(data[position : position + 2]) != _GZIP_MAGIC:
             break
+    else:
+        raise NotGzip(f"The voxel data consists of more than {MOST_MEMBERS} gzip streams; compress it as one.")
     if written != len(room):
         raise VoxelCountMismatch(
             f"The voxel data inflates to {written} bytes, but Width·Height·Depth and the data type make {len(room)}; "

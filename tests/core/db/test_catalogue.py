@@ -41,7 +41,7 @@ def name() -> str:
 def found(database: Database, name: str) -> ModelFamily:
     answer = database.run(catalogue.find_family, name)
     assert answer is not None
-    return answer[1]
+    return answer
 
 
 def family_of(name: str, *versions: str) -> ModelFamily:
