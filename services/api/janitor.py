@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from anyio import to_thread
 
 from services.core.blobs import Blobs
-from services.core.db import jobs as rows
+from services.core.db import claims, jobs, locks, retention
 from services.core.db.session import AsyncDatabase, Session
 from services.core.errors import DatabaseUnavailable
 from services.core.queue import Doorbell, DoorbellUnavailable
@@ -26,9 +26,8 @@ JANITOR_LOCK = 0x5E61_0002
 class Round:
     """What one round found."""
 
-    lost: list[rows.LostAttempt]
-    expired: int
-    deletable: list[rows.DeletableFiles]
+    lost: list[claims.LostAttempt]
+    deletable: list[retention.DeletableFiles]
     ready: int
 
 
@@ -62,20 +61,24 @@ class Janitor:
             logger.warning("lease expired", extra={"job": str(attempt.job_id), "now": attempt.state.value})
         await to_thread.run_sync(self._delete, found)
         if found.deletable:
-            await self._database.run(rows.forget_files, found.deletable)
+            await self._database.run(retention.forget_files, found.deletable)
         await to_thread.run_sync(self._top_up, found.ready)
         return True
 
     def _look(self, session: Session) -> Round | None:
         settings = self._settings
-        if not rows.lead(session, JANITOR_LOCK):
+        if not locks.try_lock(session, JANITOR_LOCK):
             return None
-        policy = rows.RetryPolicy(settings.attempt_limit, settings.retry_delay_seconds, settings.result_retention_hours)
+        policy = claims.RetryPolicy(
+            settings.attempt_limit, settings.retry_delay_seconds, settings.result_retention_hours
+        )
+        expired = retention.expire(session)
+        if expired:
+            logger.info("expired", extra={"jobs": expired})
         return Round(
-            lost=rows.reap_expired_leases(session, lease_seconds=settings.lease_seconds, policy=policy),
-            expired=rows.expire(session),
-            deletable=rows.deletable_files(session, settings.keep_inputs),
-            ready=rows.count_ready(session),
+            lost=claims.reap_expired_leases(session, lease_seconds=settings.lease_seconds, policy=policy),
+            deletable=retention.deletable_files(session, settings.keep_inputs),
+            ready=jobs.count_ready(session),
         )
 
     def _delete(self, found: Round) -> None:

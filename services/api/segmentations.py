@@ -17,6 +17,7 @@ from services.core.blobs import Blobs, PendingFile, mapped
 from services.core.catalogue import CatalogueEntry
 from services.core.db import catalogue as catalogue_rows
 from services.core.db import jobs as job_rows
+from services.core.db import retention
 from services.core.db.session import AsyncDatabase
 from services.core.errors import (
     InvalidParameter,
@@ -92,7 +93,7 @@ class Segmentations:
             content = await to_thread.run_sync(lambda: transcode_model_output(path.read_bytes(), encoding))
         media_type = label(request, encoding)
         if self._settings.one_shot_results and request.method == "GET":
-            return OneShotResponse(content, media_type, lambda: self._database.run(job_rows.expire_now, job.id))
+            return OneShotResponse(content, media_type, lambda: self._database.run(retention.expire_now, job.id))
         if isinstance(content, bytes):
             return Response(content, media_type=media_type)
         return FileResponse(content, media_type=media_type)

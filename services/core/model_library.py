@@ -13,6 +13,7 @@ from typing import Any, Self
 from services.core.blobs import Blobs
 from services.core.catalogue import Attachment, CatalogueEntry, ModelFamily, RuntimeName, StoredFile
 from services.core.db import catalogue as rows
+from services.core.db.locks import lock_name
 from services.core.db.session import Database, Session
 from services.core.errors import InvalidModel, ModelUnavailable, RuntimeUnavailable
 from services.core.wire.catalogue import decode_family, decode_family_json, encode_family
@@ -169,7 +170,7 @@ class ModelLibrary:
 
     def _publish(self, session: Session, family_name: str) -> None:
         # Two administrators at once: whoever writes the file last must have read the catalogue last.
-        rows.lock_family(session, family_name)
+        lock_name(session, family_name)
         found = rows.published_family(session, family_name)
         if found is not None:
             number, family = found

@@ -8,7 +8,7 @@ from typing import TypeVar
 from services.core.blobs import Blobs
 from services.core.catalogue import CatalogueEntry
 from services.core.db import catalogue as catalogue_rows
-from services.core.db import jobs as rows
+from services.core.db import claims, jobs
 from services.core.db.session import Database
 from services.core.errors import (
     AttemptLost,
@@ -55,7 +55,7 @@ class JobRunner:
         self._blobs = blobs
         self._hosts = hosts
         self._worker = worker
-        self._policy = rows.RetryPolicy(
+        self._policy = claims.RetryPolicy(
             settings.attempt_limit, settings.retry_delay_seconds, settings.result_retention_hours
         )
         self._draining = threading.Event()
@@ -69,7 +69,7 @@ class JobRunner:
         if self._draining.is_set():
             return False
         try:
-            claim = self._database.run(rows.claim, worker=self._worker, lease_seconds=self._settings.lease_seconds)
+            claim = self._database.run(claims.claim, worker=self._worker, lease_seconds=self._settings.lease_seconds)
         except DatabaseUnavailable as error:
             logger.warning("cannot claim, the janitor will ring again", extra={"reason": error.details})
             return False
@@ -165,7 +165,7 @@ class JobRunner:
         try:
             won = self._through_outage(
                 lambda: self._database.run(
-                    rows.succeed,
+                    claims.succeed,
                     claim,
                     result_file=pending.target.name,
                     result_bytes=pending.size_bytes,
@@ -183,19 +183,19 @@ class JobRunner:
 
     def _visible(self, claim: Claim, result_file: str) -> bool:
         """Whether the row names this result after all: the reply to a commit may have been lost."""
-        job = self._through_outage(lambda: self._database.run(rows.find, claim.job_id))
+        job = self._through_outage(lambda: self._database.run(jobs.find, claim.job_id))
         return job is not None and job.result_file == result_file
 
     def _stopped(self, claim: Claim, lease: Lease) -> None:
         """Give a drained job back; end a cancelled one, also when the cancel came while the worker drained."""
         if lease.stopped is StopReason.DRAINED and self._through_outage(
-            lambda: self._database.run(rows.release, claim)
+            lambda: self._database.run(claims.release, claim)
         ):
             logger.info("released", extra={"job": str(claim.job_id)})
             return
         cancelled = self._through_outage(
             lambda: self._database.run(
-                rows.cancel_claimed, claim, retention_hours=self._settings.result_retention_hours
+                claims.cancel_claimed, claim, retention_hours=self._settings.result_retention_hours
             )
         )
         logger.info("cancelled" if cancelled else "fenced", extra={"job": str(claim.job_id)})
@@ -205,7 +205,7 @@ class JobRunner:
             self._stopped(claim, lease)
             return
         state = self._through_outage(
-            lambda: self._database.run(rows.lose_attempt, claim, reason=reason, policy=self._policy)
+            lambda: self._database.run(claims.lose_attempt, claim, reason=reason, policy=self._policy)
         )
         logger.warning(
             "attempt lost", extra={"job": str(claim.job_id), "reason": reason, "now": state or JobState.RUNNING}
@@ -215,7 +215,7 @@ class JobRunner:
         code = next((CODE_OF[kind] for kind in type(error).__mro__ if kind in CODE_OF), JobErrorCode.INTERNAL)
         self._through_outage(
             lambda: self._database.run(
-                rows.fail,
+                claims.fail,
                 claim,
                 code=code,
                 reason=error.details,

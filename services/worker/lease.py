@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Self
 
-from services.core.db import jobs as rows
+from services.core.db import claims
 from services.core.db.session import Database
 from services.core.errors import DatabaseUnavailable
 from services.core.jobs import MOST_UNFINISHED_PERCENT, Claim
@@ -90,7 +90,7 @@ class Lease:
             written = time.monotonic()
             try:
                 beat = self._database.run(
-                    rows.heartbeat, self._claim, lease_seconds=self._lease_seconds, progress_percent=self._percent
+                    claims.heartbeat, self._claim, lease_seconds=self._lease_seconds, progress_percent=self._percent
                 )
             except DatabaseUnavailable as error:
                 # The work goes on: whether it may count is decided by the compare-and-set that ends it.

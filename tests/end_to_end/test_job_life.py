@@ -10,7 +10,7 @@ import redis
 import torch
 from sqlalchemy import select, update
 
-from services.core.db import jobs as rows
+from services.core.db import claims
 from services.core.db.tables import SegmentationJobRow
 from services.core.jobs import JobState
 from services.core.queue import Doorbell
@@ -161,7 +161,9 @@ def test_a_poisonous_job_fails_at_the_attempt_limit(own_deployment: MakeDeployme
     job_id = deployment.submit()
     database = deployment.database()
     for _ in range(2):
-        wait_for(lambda: database.run(rows.claim, worker="dies at once", lease_seconds=0.5), "the job to be claimable")
+        wait_for(
+            lambda: database.run(claims.claim, worker="dies at once", lease_seconds=0.5), "the job to be claimable"
+        )
     progress = deployment.finished(job_id)
     database.close()
     assert f"«{SAMPLE_MODEL}» did not finish in 2 attempts" in progress.error_text

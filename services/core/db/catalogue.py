@@ -13,6 +13,7 @@ from services.core.db.catalogue_rows import (
     write_description,
     write_version,
 )
+from services.core.db.locks import lock_name
 from services.core.db.tables import ModelFamilyRow, ModelFileRow, ModelVersionRow
 from services.core.errors import CatalogueConflict, ModelUnavailable
 
@@ -29,7 +30,7 @@ def store_family(session: Session, family: ModelFamily) -> bool:
         CatalogueConflict: one of its versions has an identifier that belongs to another family.
     """
     # Two imports of one new name would both find nothing; the lock makes the second one wait and then find it.
-    lock_family(session, family.canonical_name)
+    lock_name(session, family.canonical_name)
     row = _family_row(session, family.canonical_name)
     created = row is None
     if row is None:
@@ -51,11 +52,6 @@ def store_family(session: Session, family: ModelFamily) -> bool:
     row.updated_at = func.now()
     session.flush()
     return created
-
-
-def lock_family(session: Session, canonical_name: str) -> None:
-    """Make others who lock the family of that name, whether it exists or not, wait for this transaction's end."""
-    session.execute(select(func.pg_advisory_xact_lock(func.hashtext(canonical_name))))
 
 
 def attach(session: Session, model_id: str, attachment: Attachment) -> None:

@@ -7,14 +7,14 @@ from uuid import UUID, uuid4
 from sqlalchemy import delete, func, update
 
 from services.core.catalogue import ModelFamily, ModelVersion
-from services.core.db import catalogue, jobs
+from services.core.db import catalogue, claims, jobs
 from services.core.db.session import Database
 from services.core.db.tables import SegmentationJobRow as Row
 from services.core.jobs import Claim, Job, JobState, NewJob, Priority
 
 MODEL = "Lungs é"
 LEASE_SECONDS = 60.0
-POLICY = jobs.RetryPolicy(attempt_limit=3, retry_delay_seconds=0, retention_hours=1)
+POLICY = claims.RetryPolicy(attempt_limit=3, retry_delay_seconds=0, retention_hours=1)
 """Another attempt may follow at once."""
 
 
@@ -37,7 +37,7 @@ class Jobs:
         return job_id
 
     def claim(self, lease_seconds: float = LEASE_SECONDS) -> Claim | None:
-        return self.database.run(jobs.claim, worker="w", lease_seconds=lease_seconds)
+        return self.database.run(claims.claim, worker="w", lease_seconds=lease_seconds)
 
     def claimed(self, lease_seconds: float = LEASE_SECONDS, **values: Any) -> Claim:
         """A new job that is running."""
@@ -68,7 +68,7 @@ class Jobs:
 
     def succeed(self, claim: Claim, retention_hours: float = 1) -> bool:
         return self.database.run(
-            jobs.succeed,
+            claims.succeed,
             claim,
             result_file=f"{claim.job_id}.{claim.token}.pb",
             result_bytes=5,
@@ -76,8 +76,8 @@ class Jobs:
             retention_hours=retention_hours,
         )
 
-    def reap(self, lease_seconds: float = 0, policy: jobs.RetryPolicy = POLICY) -> list[jobs.LostAttempt]:
-        return self.database.run(jobs.reap_expired_leases, lease_seconds=lease_seconds, policy=policy)
+    def reap(self, lease_seconds: float = 0, policy: claims.RetryPolicy = POLICY) -> list[claims.LostAttempt]:
+        return self.database.run(claims.reap_expired_leases, lease_seconds=lease_seconds, policy=policy)
 
 
 def new_job(job_id: UUID, priority: Priority = Priority.INTERACTIVE, model_id: str = MODEL) -> NewJob:

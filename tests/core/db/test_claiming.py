@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from services.core.db import jobs
+from services.core.db import claims, jobs
 from services.core.db.session import Session
 from services.core.jobs import JobErrorCode, JobState, Priority
 from tests.core.db.job_rows import LEASE_SECONDS, MODEL, Jobs, ago, new_job
@@ -98,7 +98,7 @@ def test_a_job_that_somebody_is_claiming_is_passed_over(jobs_at_hand: Jobs) -> N
     taken: list[UUID | None] = []
 
     def claim_and_look(session: Session) -> None:
-        claim = jobs.claim(session, worker="slow", lease_seconds=LEASE_SECONDS)
+        claim = claims.claim(session, worker="slow", lease_seconds=LEASE_SECONDS)
         taken.append(claim.job_id if claim else None)
         # When another worker claims meanwhile, Then it takes the second at once; a third finds nothing
         for _ in range(2):

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from services.core.db import jobs
+from services.core.db import claims, locks, retention
 from services.core.db.session import Session
 from services.core.jobs import FINISHED, JobErrorCode, JobState, KeepInputs
 from tests.core.db.job_rows import MODEL, Jobs, ago
@@ -26,7 +26,7 @@ def test_only_leases_that_are_over_are_taken_back(jobs_at_hand: Jobs) -> None:
         for state in set(JobState) - {JobState.RUNNING}
     }
     # When leases are taken back, Then it is that one
-    assert jobs_at_hand.reap() == [jobs.LostAttempt(silent.job_id, silent.token, JobState.QUEUED)]
+    assert jobs_at_hand.reap() == [claims.LostAttempt(silent.job_id, silent.token, JobState.QUEUED)]
     assert jobs_at_hand.state(held.job_id) is JobState.RUNNING
     assert {job_id: jobs_at_hand.state(job_id) for job_id in others} == others
     # and not twice
@@ -79,12 +79,12 @@ def test_one_janitor_leads_at_a_time(jobs_at_hand: Jobs) -> None:
     database, key = jobs_at_hand.database, 42
 
     def lead_and_look(session: Session) -> tuple[bool, bool, bool]:
-        return jobs.lead(session, key), database.run(jobs.lead, key), database.run(jobs.lead, key + 1)
+        return locks.try_lock(session, key), database.run(locks.try_lock, key), database.run(locks.try_lock, key + 1)
 
     # While one leads, another does not, though it may lead something else
     assert database.run(lead_and_look) == (True, False, True)
     # and once it has ended, another can
-    assert database.run(jobs.lead, key)
+    assert database.run(locks.try_lock, key)
 
 
 # --- Expiry --------------------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ def test_finished_jobs_expire_when_their_time_has_come(jobs_at_hand: Jobs, state
     past = jobs_at_hand.accept(state=state.value, expires_at=ago(1))
     to_come = jobs_at_hand.accept(state=state.value, expires_at=ago(-3600))
     timeless = jobs_at_hand.accept(state=state.value)
-    assert jobs_at_hand.database.run(jobs.expire) == (1 if state in FINISHED else 0)
+    assert jobs_at_hand.database.run(retention.expire) == (1 if state in FINISHED else 0)
     assert jobs_at_hand.state(past) is (JobState.EXPIRED if state in FINISHED else state)
     assert jobs_at_hand.state(to_come) is state
     assert jobs_at_hand.state(timeless) is state
@@ -104,7 +104,7 @@ def test_finished_jobs_expire_when_their_time_has_come(jobs_at_hand: Jobs, state
 @pytest.mark.parametrize("state", JobState)
 def test_only_a_succeeded_job_can_expire_at_once(jobs_at_hand: Jobs, state: JobState) -> None:
     job_id = jobs_at_hand.accept(state=state.value, expires_at=ago(-3600))
-    jobs_at_hand.database.run(jobs.expire_now, job_id)
+    jobs_at_hand.database.run(retention.expire_now, job_id)
     assert jobs_at_hand.state(job_id) is (JobState.EXPIRED if state is JobState.SUCCEEDED else state)
 
 
@@ -125,10 +125,10 @@ def test_inputs_go_by_policy_and_results_when_expired(
     # Given a job with an input and a result in every state
     by_state = {state: jobs_at_hand.accept(state=state.value, result_file=f"r-{state}") for state in JobState}
     # When the janitor asks what can go
-    deletable = jobs_at_hand.database.run(jobs.deletable_files, keep)
+    deletable = jobs_at_hand.database.run(retention.deletable_files, keep)
     # Then it is the inputs that the policy lets go, and the result of the expired job
     assert {files.job_id: files for files in deletable} == {
-        by_state[state]: jobs.DeletableFiles(
+        by_state[state]: retention.DeletableFiles(
             by_state[state],
             f"{by_state[state]}.pb",
             "r-expired" if state is JobState.EXPIRED else None,
@@ -136,8 +136,8 @@ def test_inputs_go_by_policy_and_results_when_expired(
         for state in spent
     }
     # and once they are forgotten, nothing of it is named again
-    jobs_at_hand.database.run(jobs.forget_files, deletable)
-    assert jobs_at_hand.database.run(jobs.deletable_files, keep) == []
+    jobs_at_hand.database.run(retention.forget_files, deletable)
+    assert jobs_at_hand.database.run(retention.deletable_files, keep) == []
     for state, job_id in by_state.items():
         job = jobs_at_hand.job(job_id)
         assert (job.input_file is None) == (state in spent)
@@ -148,35 +148,35 @@ def test_what_was_kept_goes_when_the_job_expires(jobs_at_hand: Jobs) -> None:
     # Given a failed job whose input is kept
     claim = jobs_at_hand.claimed()
     database = jobs_at_hand.database
-    database.run(jobs.fail, claim, code=JobErrorCode.INTERNAL, reason="why", retention_hours=0)
-    assert database.run(jobs.deletable_files, KeepInputs.FAILED) == []
+    database.run(claims.fail, claim, code=JobErrorCode.INTERNAL, reason="why", retention_hours=0)
+    assert database.run(retention.deletable_files, KeepInputs.FAILED) == []
     # When it expires, Then the input can go
-    assert database.run(jobs.expire) == 1
-    (files,) = database.run(jobs.deletable_files, KeepInputs.FAILED)
+    assert database.run(retention.expire) == 1
+    (files,) = database.run(retention.deletable_files, KeepInputs.FAILED)
     assert (files.input_file, files.result_file) == (claim.input_file, None)
 
 
 def test_a_succeeded_jobs_input_goes_while_its_result_stays(jobs_at_hand: Jobs) -> None:
     claim = jobs_at_hand.claimed()
     jobs_at_hand.succeed(claim)
-    (files,) = jobs_at_hand.database.run(jobs.deletable_files, KeepInputs.NEVER)
-    jobs_at_hand.database.run(jobs.forget_files, [files])
+    (files,) = jobs_at_hand.database.run(retention.deletable_files, KeepInputs.NEVER)
+    jobs_at_hand.database.run(retention.forget_files, [files])
     job = jobs_at_hand.job(claim.job_id)
     assert (job.input_file, job.result_file) == (None, f"{claim.job_id}.{claim.token}.pb")
 
 
 def test_one_round_names_a_limited_number_of_files(jobs_at_hand: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "FILES_PER_ROUND", 3)
+    monkeypatch.setattr(retention, "FILES_PER_ROUND", 3)
     for _ in range(5):
         jobs_at_hand.accept(state=JobState.EXPIRED.value)
     rounds = []
-    while deletable := jobs_at_hand.database.run(jobs.deletable_files, KeepInputs.NEVER):
+    while deletable := jobs_at_hand.database.run(retention.deletable_files, KeepInputs.NEVER):
         rounds.append(len(deletable))
-        jobs_at_hand.database.run(jobs.forget_files, deletable)
+        jobs_at_hand.database.run(retention.forget_files, deletable)
     assert rounds == [3, 2]
 
 
 def test_forgetting_nothing_changes_nothing(jobs_at_hand: Jobs) -> None:
     job_id = jobs_at_hand.accept()
-    jobs_at_hand.database.run(jobs.forget_files, [])
+    jobs_at_hand.database.run(retention.forget_files, [])
     assert jobs_at_hand.job(job_id).input_file == f"{job_id}.pb"

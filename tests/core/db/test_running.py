@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from services.core.db import jobs
+from services.core.db import claims
 from services.core.jobs import Claim, JobErrorCode, JobState
 from tests.core.db.job_rows import LEASE_SECONDS, MODEL, POLICY, Jobs, ago
 
@@ -14,23 +14,23 @@ Ending = Callable[[Jobs, Claim], object]
 
 
 def fail(at_hand: Jobs, claim: Claim, reason: str = "why") -> bool:
-    return at_hand.database.run(jobs.fail, claim, code=JobErrorCode.DECOMPRESSION, reason=reason, retention_hours=1)
+    return at_hand.database.run(claims.fail, claim, code=JobErrorCode.DECOMPRESSION, reason=reason, retention_hours=1)
 
 
 def cancel(at_hand: Jobs, claim: Claim) -> bool:
-    return at_hand.database.run(jobs.cancel_claimed, claim, retention_hours=1)
+    return at_hand.database.run(claims.cancel_claimed, claim, retention_hours=1)
 
 
-def lose(at_hand: Jobs, claim: Claim, policy: jobs.RetryPolicy = POLICY) -> JobState | None:
-    return at_hand.database.run(jobs.lose_attempt, claim, reason="it crashed", policy=policy)
+def lose(at_hand: Jobs, claim: Claim, policy: claims.RetryPolicy = POLICY) -> JobState | None:
+    return at_hand.database.run(claims.lose_attempt, claim, reason="it crashed", policy=policy)
 
 
 def release(at_hand: Jobs, claim: Claim) -> bool:
-    return at_hand.database.run(jobs.release, claim)
+    return at_hand.database.run(claims.release, claim)
 
 
-def beat(at_hand: Jobs, claim: Claim, percent: int = 0, lease_seconds: float = LEASE_SECONDS) -> jobs.Heartbeat:
-    return at_hand.database.run(jobs.heartbeat, claim, lease_seconds=lease_seconds, progress_percent=percent)
+def beat(at_hand: Jobs, claim: Claim, percent: int = 0, lease_seconds: float = LEASE_SECONDS) -> claims.Heartbeat:
+    return at_hand.database.run(claims.heartbeat, claim, lease_seconds=lease_seconds, progress_percent=percent)
 
 
 ENDINGS: dict[str, Ending] = {
@@ -49,7 +49,7 @@ def test_a_heartbeat_extends_the_lease(jobs_at_hand: Jobs) -> None:
     # Given a claim whose lease is over, but which nobody took back
     claim = jobs_at_hand.claimed(lease_seconds=0)
     # When its worker is heard, Then the lease holds again and the janitor leaves it
-    assert beat(jobs_at_hand, claim) == jobs.Heartbeat(held=True, cancel_requested=False)
+    assert beat(jobs_at_hand, claim) == claims.Heartbeat(held=True, cancel_requested=False)
     assert jobs_at_hand.reap() == []
     assert jobs_at_hand.state(claim.job_id) is JobState.RUNNING
 
@@ -73,17 +73,17 @@ def test_progress_starts_again_with_the_next_attempt(jobs_at_hand: Jobs, ending:
 
 def test_a_heartbeat_tells_that_the_job_is_to_be_cancelled(jobs_at_hand: Jobs) -> None:
     claim = jobs_at_hand.claimed(cancel_requested=True)
-    assert beat(jobs_at_hand, claim) == jobs.Heartbeat(held=True, cancel_requested=True)
+    assert beat(jobs_at_hand, claim) == claims.Heartbeat(held=True, cancel_requested=True)
 
 
 def test_a_worker_whose_lease_was_taken_is_fenced(jobs_at_hand: Jobs) -> None:
     # Given a worker that was silent for too long, and another that runs the job now
     silent = jobs_at_hand.claimed(lease_seconds=0)
-    assert jobs_at_hand.reap() == [jobs.LostAttempt(silent.job_id, silent.token, JobState.QUEUED)]
+    assert jobs_at_hand.reap() == [claims.LostAttempt(silent.job_id, silent.token, JobState.QUEUED)]
     other = jobs_at_hand.claim()
     assert other is not None
     # When the silent one is heard again, Then nothing it does counts
-    assert beat(jobs_at_hand, silent, 99) == jobs.Heartbeat(held=False, cancel_requested=False)
+    assert beat(jobs_at_hand, silent, 99) == claims.Heartbeat(held=False, cancel_requested=False)
     assert not any(ending(jobs_at_hand, silent) for ending in ENDINGS.values())
     row = jobs_at_hand.row(silent.job_id)
     assert (row.claim_token, row.progress_percent, row.attempt) == (other.token, 0, 2)
@@ -174,7 +174,7 @@ def test_a_token_that_is_not_the_claims_ends_nothing(jobs_at_hand: Jobs, ending:
 
 def test_lost_attempts_wait_twice_as_long_each_time(jobs_at_hand: Jobs) -> None:
     # Given a job that loses every attempt
-    policy = jobs.RetryPolicy(attempt_limit=99, retry_delay_seconds=2, retention_hours=1)
+    policy = claims.RetryPolicy(attempt_limit=99, retry_delay_seconds=2, retention_hours=1)
     job_id = jobs_at_hand.accept()
     delays = []
     for _ in range(12):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.core.db import jobs
+from services.core.db import retention
 from services.core.jobs import COMPLETE_PERCENT, FINISHED, TRANSITIONS, Claim, JobErrorCode, JobState, KeepInputs
 from tests.core.db.job_rows import POLICY, Jobs, ago
 from tests.core.db.test_running import beat, cancel, fail, lose, release
@@ -27,11 +27,11 @@ STEPS: dict[str, Step] = {
     "lose": lose,
     "release": release,
     "reap": lambda at_hand, _: at_hand.reap(),
-    "expire": lambda at_hand, _: at_hand.database.run(jobs.expire),
-    "expire now": lambda at_hand, claim: at_hand.database.run(jobs.expire_now, claim.job_id),
+    "expire": lambda at_hand, _: at_hand.database.run(retention.expire),
+    "expire now": lambda at_hand, claim: at_hand.database.run(retention.expire_now, claim.job_id),
     "ask to cancel": lambda at_hand, claim: at_hand.change(claim.job_id, cancel_requested=True),
     "tidy": lambda at_hand, _: at_hand.database.run(
-        jobs.forget_files, at_hand.database.run(jobs.deletable_files, KeepInputs.NEVER)
+        retention.forget_files, at_hand.database.run(retention.deletable_files, KeepInputs.NEVER)
     ),
 }
 
