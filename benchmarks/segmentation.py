@@ -160,7 +160,7 @@ def peak_memory_mib(deployment: Deployment) -> dict[str, float]:
     """Peak resident memory (VmHWM) of the API, of the largest worker process, and of the model hosts together."""
 
     def peak(process: psutil.Process) -> float:
-        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
     master = psutil.Process(deployment.processes["worker"].pid)

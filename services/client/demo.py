@@ -167,7 +167,12 @@ def _segint(*arguments: str, data_dir: Path) -> str:
 def _run(command: list[str]) -> str:
     """Run `command` to its end and return its stdout. Raises DemoFailed with its last words."""
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment()
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env=_environment(),
     ) as process:
         try:
             said, complaints = process.communicate(timeout=COMMAND_TIMEOUT_SECONDS)

@@ -1,6 +1,7 @@
 """SimpleITK at arm's length: imported when first needed, kept quiet, its errors cut down to one sentence."""
 
 import importlib
+import locale
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,14 +27,19 @@ def simple_itk() -> Any:
 
 @contextmanager
 def quiet_itk() -> Iterator[None]:
-    """Keep ITK's warnings off stderr: what matters of them is checked by the callers and raised."""
+    """Keep ITK from writing warnings to stderr and from changing the process's locale.
+
+    What matters of the warnings is checked by the callers and raised. GDCM, which writes DICOM, leaves the locale at
+    "C", and from then on Python would read other programs' output as ASCII.
+    """
     process = simple_itk().ProcessObject
-    before = process.GetGlobalWarningDisplay()
+    warnings, localization = process.GetGlobalWarningDisplay(), locale.setlocale(locale.LC_ALL)
     process.SetGlobalWarningDisplay(False)
     try:
         yield
     finally:
-        process.SetGlobalWarningDisplay(before)
+        process.SetGlobalWarningDisplay(warnings)
+        locale.setlocale(locale.LC_ALL, localization)
 
 
 def reason_of(error: RuntimeError) -> str:

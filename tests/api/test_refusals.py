@@ -301,10 +301,12 @@ def test_an_upload_that_breaks_off_leaves_nothing(deployment: Deployment) -> Non
 
 
 def test_an_upload_that_stops_half_way_is_408(deployment: Deployment) -> None:
-    with _half_a_request(deployment) as connection:
-        answer = connection.recv(65536).decode()
-    assert answer.startswith("HTTP/1.1 408")
-    assert "Nothing more of the body arrived for 1 s" in answer
+    with _half_a_request(deployment) as connection, connection.makefile("rb") as answer_file:
+        status, answer = answer_file.readline(), b""
+        while b"ExceptionDetails" not in answer:
+            answer += answer_file.readline() or pytest.fail(f"the connection ended after {answer!r}")
+    assert status.startswith(b"HTTP/1.1 408")
+    assert b"Nothing more of the body arrived for 1 s" in answer
 
 
 def test_nothing_at_an_unknown_path_is_404(deployment: Deployment) -> None:

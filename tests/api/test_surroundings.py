@@ -197,5 +197,5 @@ def test_a_large_upload_is_streamed_not_held(new_deployment: MakeDeployment) -> 
 
 
 def _peak_kib(deployment: Deployment) -> int:
-    status = Path(f"/proc/{deployment.processes['api'].pid}/status").read_text()
+    status = Path(f"/proc/{deployment.processes['api'].pid}/status").read_text(encoding="utf-8")
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])

@@ -66,5 +66,5 @@ def test_without_the_examples_the_demo_says_where_it_runs(monkeypatch: pytest.Mo
 def test_the_command_line_needs_none_of_the_heavy_libraries_to_start() -> None:
     heavy = ("httpx", "numpy", "SimpleITK", "matplotlib", "torch", "sqlalchemy", "redis", "dramatiq")
     code = f"import sys, services.client.segment, services.client.demo; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.strip() == "[]"

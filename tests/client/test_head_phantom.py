@@ -1,5 +1,6 @@
 """The synthetic head: the same every time, the same head at every resolution, and CT-like values."""
 
+import locale
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +65,9 @@ def test_the_series_is_ct_of_a_patient_who_is_clearly_none(tmp_path: Path) -> No
         assert len(headers[0][key]) <= 64
     assert len({header["0008|0018"] for header in headers}) == 3
     assert [header["0020|0013"] for header in headers] == ["1", "2", "3"]
+
+
+def test_writing_dicom_leaves_the_locale_as_it_was(tmp_path: Path) -> None:
+    before = locale.setlocale(locale.LC_ALL)
+    write_dicom_series(make_head_ct((4, 32, 32)), tmp_path)
+    assert locale.setlocale(locale.LC_ALL) == before

@@ -145,7 +145,7 @@ except StorageFull as error:
 def test_a_file_over_the_systems_own_limit_is_storage_full_and_leaves_nothing(blobs: Blobs) -> None:
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
     ran = subprocess.run(
-        [sys.executable, "-c", FILL, str(blobs.root)], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", FILL, str(blobs.root)], capture_output=True, encoding="utf-8", check=False, timeout=60
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("10000 The server's volume for payloads is full")

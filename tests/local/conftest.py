@@ -36,7 +36,7 @@ def run_segint(*arguments: object, environment: Mapping[str, str] | None = None,
         env={**clean, "PYTHONPATH": code, **(environment or {})},
         cwd=cwd,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=COMMAND_LIMIT_SECONDS,
         check=False,
     )

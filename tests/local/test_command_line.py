@@ -35,7 +35,7 @@ def imported_by(*arguments: str) -> set[str]:
         "except SystemExit: pass\n"
         "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, encoding="utf-8", check=True)
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 

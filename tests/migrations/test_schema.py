@@ -136,7 +136,7 @@ def test_processes_that_migrate_at_once_all_succeed(empty_database: Callable[[],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
         )
         for _ in range(PROCESSES)
     ]

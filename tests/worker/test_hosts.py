@@ -226,7 +226,7 @@ def test_a_killed_worker_takes_its_hosts_along_and_the_next_one_tidies_up(tmp_pa
     program = [sys.executable, "-c", ORPHANING_WORKER, str(root)]
     with (
         small_pool(tmp_path) as living,
-        subprocess.Popen(program, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2], text=True) as worker,
+        subprocess.Popen(program, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2], encoding="utf-8") as worker,
     ):
         assert worker.stdout is not None
         pids = [int(pid) for pid in worker.stdout.readline().split()]

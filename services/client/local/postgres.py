@@ -180,7 +180,13 @@ class LocalPostgres:
         options = self.popen_options() | {"cwd": unfinished}
         try:
             done = subprocess.run(
-                argv, capture_output=True, text=True, check=False, timeout=INITDB_LIMIT_SECONDS, **options
+                argv,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                check=False,
+                timeout=INITDB_LIMIT_SECONDS,
+                **options,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ServerNotStarted(f"initdb could not run: {error}.") from error

@@ -108,7 +108,7 @@ def written(field: FieldDescriptor) -> str:
 
 
 def test_generating_again_changes_nothing() -> None:
-    ran = subprocess.run([sys.executable, str(GENERATE), "--check"], capture_output=True, text=True, check=False)
+    ran = subprocess.run([sys.executable, str(GENERATE), "--check"], capture_output=True, encoding="utf-8", check=False)
     assert ran.returncode == 0, ran.stderr
 
 
