@@ -211,6 +211,13 @@ def upgrade() -> None:
         postgresql_where="state <> 'expired'",
     )
     op.create_index(
+        "ix_segmentation_job_files",
+        "segmentation_job",
+        ["id"],
+        unique=False,
+        postgresql_where="input_file IS NOT NULL OR result_file IS NOT NULL",
+    )
+    op.create_index(
         "ix_segmentation_job_lease",
         "segmentation_job",
         ["lease_expires_at"],
@@ -239,6 +246,11 @@ def downgrade() -> None:
     op.drop_table("structure")
     op.drop_index(op.f("ix_segmentation_job_model_id"), table_name="segmentation_job")
     op.drop_index("ix_segmentation_job_lease", table_name="segmentation_job", postgresql_where="state = 'running'")
+    op.drop_index(
+        "ix_segmentation_job_files",
+        table_name="segmentation_job",
+        postgresql_where="input_file IS NOT NULL OR result_file IS NOT NULL",
+    )
     op.drop_index("ix_segmentation_job_expiry", table_name="segmentation_job", postgresql_where="state <> 'expired'")
     op.drop_index("ix_segmentation_job_claimable", table_name="segmentation_job", postgresql_where="state = 'queued'")
     op.drop_table("segmentation_job")

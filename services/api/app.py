@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,6 +27,23 @@ from services.core.blobs import Blobs
 from services.core.db.session import AsyncDatabase
 from services.core.queue import Doorbell
 from services.core.settings import Settings
+
+
+class ModelIdentifier(Convertor[str]):
+    """Any text at all, an encoded slash or line break included."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        """As it is."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """As it is."""
+        return value
+
+
+register_url_convertor("model_id", ModelIdentifier())
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -57,15 +75,17 @@ def create_app(settings: Settings) -> Starlette:
     def route(path: str, method: str, endpoint: Endpoint) -> list[Route]:
         """Both spellings of a path, with and without the trailing slash, answer directly."""
 
+        label = path.replace(":model_id", "")
+
         async def guarded(request: Request) -> Response:
-            request.scope["segint.route"] = path
+            request.scope["segint.route"] = label
             authenticator.check(request)
             return await endpoint(request)
 
         return [Route(spelling, guarded, methods=[method]) for spelling in (path, f"{path}/")]
 
     # A model's identifier may hold an encoded slash, so it takes all that the rest of the route leaves.
-    segmentation = "/api/v2/Model/{model:path}/segmentation"
+    segmentation = "/api/v2/Model/{model:model_id}/segmentation"
     routes = [
         *route("/ping", "GET", status.ping),
         *route("/api/ping", "GET", status.ping),

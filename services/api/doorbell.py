@@ -33,3 +33,6 @@ class Ringer:
                 await to_thread.run_sync(self._doorbell.ring, times)
             except DoorbellUnavailable as error:
                 logger.warning("doorbell not rung, the janitor will", extra={"reason": str(error), "times": times})
+            except Exception:
+                # The task must outlive any fault, or every later job would wait for the janitor.
+                logger.exception("doorbell not rung, the janitor will")

@@ -3,7 +3,7 @@
 import logging
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ExceptionHandler
 
@@ -12,6 +12,9 @@ from services.core import errors
 from services.core.wire.refusals import Refusal, encode_refusal
 
 logger = logging.getLogger(__name__)
+
+CLIENT_CLOSED_REQUEST = 499
+"""nginx's own status, for requests whose sender went away."""
 
 STATUS_OF: dict[type[errors.SegIntError], int] = {
     errors.MalformedMessage: 400,
@@ -66,6 +69,11 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return _refuse(request, error.status_code, Refusal("Bad request", error.detail), headers)
 
 
+async def _client_gone(_: Request, __: Exception) -> Response:
+    """Nobody is there to read it; the status is for the metrics."""
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
 async def _unforeseen(request: Request, _: Exception) -> Response:
     details = "The server failed on this request; its log says why. Try again, and tell its administrator if it recurs."
     return _refuse(request, 500, Refusal(errors.SegIntError.summary, details), {})
@@ -78,5 +86,6 @@ def _refuse(request: Request, status: int, refusal: Refusal, headers: dict[str, 
 HANDLERS: dict[int | type[Exception], ExceptionHandler] = {
     errors.SegIntError: _own_error,
     HTTPException: _http_error,
+    ClientDisconnect: _client_gone,
     Exception: _unforeseen,
 }

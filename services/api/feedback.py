@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from services.api.negotiation import require_protobuf
-from services.api.uploads import check_announced_size, read_whole
+from services.api.uploads import UploadLimits, check_announced_size, read_whole
 from services.core.db import feedback as rows
 from services.core.db.session import AsyncDatabase
 from services.core.settings import Settings
@@ -16,7 +16,9 @@ class Feedback:
 
     def __init__(self, database: AsyncDatabase, settings: Settings) -> None:
         self._database = database
-        self._settings = settings
+        self._limits = UploadLimits(
+            settings.max_report_bytes, settings.upload_idle_seconds, settings.upload_limit_seconds
+        )
 
     async def feedback(self, request: Request) -> Response:
         """POST /api/v2/Feedback/segmentation ← SegmentationFeedback."""
@@ -32,5 +34,5 @@ class Feedback:
 
     async def _body(self, request: Request) -> bytes:
         require_protobuf(request)
-        check_announced_size(request, self._settings.max_report_bytes)
-        return await read_whole(request, self._settings.max_report_bytes, self._settings.upload_idle_seconds)
+        check_announced_size(request, self._limits.most_bytes)
+        return await read_whole(request, self._limits)

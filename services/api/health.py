@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse, Response
 
 from services.core.blobs import Blobs
 from services.core.db import migrate
-from services.core.db.session import AsyncDatabase
+from services.core.db.session import AsyncDatabase, refuses_writes
 from services.core.errors import DatabaseUnavailable
 from services.core.queue import Doorbell, DoorbellUnavailable
 
@@ -38,8 +38,11 @@ class Health:
     async def _database_fault(self) -> str | None:
         try:
             current = await self._database.run(migrate.current)
+            read_only = await self._database.run(refuses_writes)
         except DatabaseUnavailable as error:
             return error.details
+        if read_only:
+            return "it takes no writes: a standby, or set to read-only"
         if not migrate.schema_fits(current):
             return f"the schema is at {current or 'nothing'}, this version needs {migrate.head()}; run the migrations"
         return None

@@ -5,7 +5,10 @@ It runs in every API process, because workers may be scaled to zero; an advisory
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from uuid import UUID
 
 from anyio import to_thread
 
@@ -54,18 +57,18 @@ class Janitor:
 
     async def work_once(self) -> bool:
         """One round; False when another process leads."""
-        found = await self._database.run(self._look)
+        found = await self._database.run(self._settle_rows)
         if found is None:
             return False
         for attempt in found.lost:
             logger.warning("lease expired", extra={"job": str(attempt.job_id), "now": attempt.state.value})
-        await to_thread.run_sync(self._delete, found)
-        if found.deletable:
-            await self._database.run(retention.forget_files, found.deletable)
         await to_thread.run_sync(self._top_up, found.ready)
+        deleted = await to_thread.run_sync(self._delete, found)
+        if deleted:
+            await self._database.run(retention.forget_files, deleted)
         return True
 
-    def _look(self, session: Session) -> Round | None:
+    def _settle_rows(self, session: Session) -> Round | None:
         settings = self._settings
         if not locks.try_lock(session, JANITOR_LOCK):
             return None
@@ -81,15 +84,24 @@ class Janitor:
             ready=jobs.count_ready(session),
         )
 
-    def _delete(self, found: Round) -> None:
-        """Files go before the row forgets them: a crash between the two repeats a deletion, and leaves nothing."""
+    def _delete(self, found: Round) -> list[retention.DeletableFiles]:
+        """Delete files, and give back whose row may forget them.
+
+        Files go before the row forgets them: a crash between the two repeats a deletion. One that cannot be deleted
+        stays its row's, and holds up no other.
+        """
         for attempt in found.lost:
-            self._blobs.delete_attempt(attempt.job_id, attempt.token)
+            with _logged(attempt.job_id):
+                self._blobs.delete_attempt(attempt.job_id, attempt.token)
+        deleted = []
         for files in found.deletable:
-            if files.input_file is not None:
-                self._blobs.delete_input(files.input_file)
-            if files.result_file is not None:
-                self._blobs.delete_result(files.result_file)
+            with _logged(files.job_id):
+                if files.input_file is not None:
+                    self._blobs.delete_input(files.input_file)
+                if files.result_file is not None:
+                    self._blobs.delete_result(files.result_file)
+                deleted.append(files)
+        return deleted
 
     def _top_up(self, ready: int) -> None:
         """One doorbell per job that could run. Too many are harmless; too few would leave a job waiting."""
@@ -99,3 +111,11 @@ class Janitor:
                 self._doorbell.ring(missing)
         except DoorbellUnavailable as error:
             logger.warning("janitor could not ring", extra={"reason": str(error), "ready": ready})
+
+
+@contextmanager
+def _logged(job_id: UUID) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        logger.error("file not deleted", extra={"job": str(job_id), "reason": str(error)})

@@ -45,8 +45,8 @@ def require_protobuf(request: Request) -> None:
         raise UnsupportedContent(
             f"The body is labelled «{content_type}»; send a protobuf message as Content-Type: {PROTOBUF}."
         )
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
+    encoding = ",".join(request.headers.getlist("content-encoding"))
+    if {item.strip().lower() for item in encoding.split(",")} - {"", "identity"}:
         raise UnsupportedContent(
             f"The body has Content-Encoding «{encoding}»; send it as it is, only the voxels inside are compressed."
         )

@@ -1,11 +1,20 @@
-"""The answer that may be given once: SegInt-R deleted a result when it was fetched; here, only once it was sent."""
+"""The answer that may be given once: SegInt-R deleted a result before it was sent; here, after its last byte was.
 
+«Sent» is what a server can know: the last byte left this process for the kernel, and the connection still stood. A
+client that breaks off then, with a small result still in the kernel's buffers, must submit again.
+"""
+
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from services.core.errors import SegIntError
+
+logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 18
 
@@ -36,12 +45,20 @@ class OneShotResponse(Response):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 if gone.is_set():
                     break
-            # The server notices a closed connection in its own turn of the loop.
+            # Waits until the server's own buffer is empty, and lets it notice a connection that was closed.
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
             await anyio.lowlevel.checkpoint()
             if not gone.is_set():
-                await self._delivered()
+                await self._delivered_or_logged()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             group.cancel_scope.cancel()
+
+    async def _delivered_or_logged(self) -> None:
+        try:
+            await self._delivered()
+        except SegIntError as error:
+            # The answer is given; the result stays until it expires.
+            logger.warning("one-shot result not deleted", extra={"reason": error.details})
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         if isinstance(self._content, bytes):

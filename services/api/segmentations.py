@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import anyio
 from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -12,7 +13,7 @@ from services.api.admission import check_for_model, check_volumes
 from services.api.doorbell import Ringer
 from services.api.negotiation import answer, label, require_protobuf, wanted_encoding
 from services.api.results import OneShotResponse
-from services.api.uploads import UploadSlots, check_announced_size, stream_to_file
+from services.api.uploads import UploadLimits, UploadSlots, check_announced_size, stream_to_file
 from services.core.blobs import Blobs, PendingFile, mapped
 from services.core.catalogue import CatalogueEntry
 from services.core.db import catalogue as catalogue_rows
@@ -40,6 +41,10 @@ PRIORITY_HEADER = "SegInt-Priority"
 """Not part of the wire that Velocity speaks; `segint segment --priority batch` sends it."""
 
 
+MOST_TRANSCODINGS = 2
+"""A result as JSON takes about three times its size in memory while it is made; Velocity asks for protobuf."""
+
+
 class Segmentations:
     """The routes of a segmentation."""
 
@@ -51,6 +56,10 @@ class Segmentations:
         self._blobs = blobs
         self._ringer = ringer
         self._slots = slots
+        self._limits = UploadLimits(
+            settings.max_body_bytes, settings.upload_idle_seconds, settings.upload_limit_seconds
+        )
+        self._transcoding = anyio.CapacityLimiter(MOST_TRANSCODINGS)
 
     async def submit(self, request: Request) -> Response:
         """POST /api/v2/Model/{model}/segmentation ← ModelInput → SegmentationTask.
@@ -59,14 +68,12 @@ class Segmentations:
         is told, and the doorbell comes last, because without it the job only waits for the janitor.
         """
         require_protobuf(request)
-        check_announced_size(request, self._settings.max_body_bytes)
+        check_announced_size(request, self._limits.most_bytes)
         priority = _priority(request)
         async with self._slots.slot():
             job_id = uuid4()
             with self._blobs.new_input(job_id) as pending:
-                await stream_to_file(
-                    request, pending, self._settings.max_body_bytes, self._settings.upload_idle_seconds
-                )
+                await stream_to_file(request, pending, self._limits)
                 model_input = await to_thread.run_sync(_read, pending.partial)
                 check_volumes(model_input, self._settings.max_volume_voxels)
                 entry = await self._runnable_entry(request.path_params["model"])
@@ -90,7 +97,9 @@ class Segmentations:
         encoding = wanted_encoding(request)
         content: Path | bytes = path
         if encoding is Encoding.JSON:
-            content = await to_thread.run_sync(lambda: transcode_model_output(path.read_bytes(), encoding))
+            content = await to_thread.run_sync(
+                lambda: transcode_model_output(path.read_bytes(), encoding), limiter=self._transcoding
+            )
         media_type = label(request, encoding)
         if self._settings.one_shot_results and request.method == "GET":
             return OneShotResponse(content, media_type, lambda: self._database.run(retention.expire_now, job.id))

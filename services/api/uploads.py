@@ -1,12 +1,14 @@
 """Request bodies: streamed to the volume or read whole, always within a limit, never for ever."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import anyio
 from anyio import to_thread
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.core.blobs import PendingFile
@@ -59,33 +61,46 @@ def check_announced_size(request: Request, most_bytes: int) -> None:
         raise _too_large(most_bytes)
 
 
-async def pieces(request: Request, most_bytes: int, idle_seconds: float) -> AsyncIterator[bytes]:
+@dataclass(frozen=True, slots=True)
+class UploadLimits:
+    """How large an upload may be, how long it may pause, and how long it may take."""
+
+    most_bytes: int
+    idle_seconds: float
+    total_seconds: float
+
+
+async def pieces(request: Request, limits: UploadLimits) -> AsyncIterator[bytes]:
     """The body as it arrives, chunked or not.
 
     Raises:
-        BodyTooLarge: more than `most_bytes` came.
-        UploadStalled: nothing came for `idle_seconds`.
+        BodyTooLarge: more than the limit came.
+        UploadStalled: nothing came for too long, or it took too long in all.
         ClientDisconnect: the client went away.
     """
     received = 0
     stream = request.stream().__aiter__()
+    ends_at = time.monotonic() + limits.total_seconds
     while True:
+        patience = min(limits.idle_seconds, ends_at - time.monotonic())
         try:
-            with anyio.fail_after(idle_seconds):
+            with anyio.fail_after(max(patience, 0)):
                 piece = await anext(stream, None)
         except TimeoutError as error:
-            raise UploadStalled(
-                f"Nothing more of the body arrived for {idle_seconds:g} s after {received} bytes; send it again."
-            ) from error
+            if time.monotonic() >= ends_at:
+                why = f"The body took more than {limits.total_seconds:g} s; {received} bytes had arrived by then"
+            else:
+                why = f"Nothing more of the body arrived for {limits.idle_seconds:g} s after {received} bytes"
+            raise UploadStalled(f"{why}. Send it again, over a faster connection if you can.") from error
         if piece is None:
             return
         received += len(piece)
-        if received > most_bytes:
-            raise _too_large(most_bytes)
+        if received > limits.most_bytes:
+            raise _too_large(limits.most_bytes)
         yield piece
 
 
-async def stream_to_file(request: Request, pending: PendingFile, most_bytes: int, idle_seconds: float) -> None:
+async def stream_to_file(request: Request, pending: PendingFile, limits: UploadLimits) -> None:
     """Write the body to `pending` as it arrives: one batch of about a megabyte is written while the next is received.
 
     Raises: what `pieces` raises, and
@@ -95,7 +110,7 @@ async def stream_to_file(request: Request, pending: PendingFile, most_bytes: int
     batch_bytes = 0
     writing: asyncio.Task[None] | None = None
     try:
-        async for piece in pieces(request, most_bytes, idle_seconds):
+        async for piece in pieces(request, limits):
             batch.append(piece)
             batch_bytes += len(piece)
             if batch_bytes >= WRITE_BYTES:
@@ -104,19 +119,19 @@ async def stream_to_file(request: Request, pending: PendingFile, most_bytes: int
                 writing = asyncio.create_task(to_thread.run_sync(pending.write_all, batch))
                 batch, batch_bytes = [], 0
     finally:
-        # Whatever ends the upload, the file must not be closed under a thread that still writes to it.
+        # Two threads must not write at once, and a fault of the last batch must be seen.
         if writing is not None:
             await writing
     await to_thread.run_sync(pending.write_all, batch)
 
 
-async def read_whole(request: Request, most_bytes: int, idle_seconds: float) -> bytes:
+async def read_whole(request: Request, limits: UploadLimits) -> bytes:
     """A small body.
 
     Raises: what `pieces` raises.
     """
     body = bytearray()
-    async for piece in pieces(request, most_bytes, idle_seconds):
+    async for piece in pieces(request, limits):
         body += piece
     return bytes(body)
 
@@ -160,6 +175,9 @@ class DrainRefusedBodies:
                     drained += len((await watched_receive()).get("body", b""))
 
         async def watched_send(message: Message) -> None:
+            if message["type"] == "http.response.start" and not whole:
+                # What is not drained below would be taken for the next request of this connection.
+                message = {**message, "headers": [*message.get("headers", []), (b"connection", b"close")]}
             last = message["type"] == "http.response.body" and not message.get("more_body", False)
             if last and not whole and not (waits and not asked):
                 await send({**message, "more_body": True})
@@ -169,13 +187,3 @@ class DrainRefusedBodies:
                 await send(message)
 
         await self._app(scope, watched_receive, watched_send)
-
-
-__all__ = [
-    "ClientDisconnect",
-    "DrainRefusedBodies",
-    "UploadSlots",
-    "check_announced_size",
-    "read_whole",
-    "stream_to_file",
-]

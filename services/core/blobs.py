@@ -9,6 +9,7 @@ import hashlib
 import mmap
 import os
 import re
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -74,6 +75,8 @@ class PendingFile:
         self.size_bytes = 0
         self._file: BinaryIO | None = None
         self._synced_bytes = 0
+        # A request that is cancelled leaves the context while a thread may still write.
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         with full_volume_as_ours():
@@ -82,10 +85,11 @@ class PendingFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-        self.partial.unlink(missing_ok=True)
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+            self.partial.unlink(missing_ok=True)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append `data`.
@@ -93,16 +97,15 @@ class PendingFile:
         Raises:
             StorageFull: the volume has no room for it.
         """
-        if self._file is None:
-            raise ValueError("the file is not open")
-        view = memoryview(data)
-        with full_volume_as_ours():
+        with self._lock, full_volume_as_ours():
+            file = self._open_file()
+            view = memoryview(data)
             while view:
-                written = self._file.write(view)
+                written = file.write(view)
                 self.size_bytes += written
                 view = view[written:]
             if self.size_bytes - self._synced_bytes >= SYNC_BYTES:
-                os.fdatasync(self._file.fileno())
+                os.fdatasync(file.fileno())
                 self._synced_bytes = self.size_bytes
 
     def write_all(self, parts: Iterable[bytes | memoryview]) -> None:
@@ -116,14 +119,18 @@ class PendingFile:
         Raises:
             StorageFull: the volume has no room for it.
         """
-        if self._file is None:
-            raise ValueError("the file is not open")
-        with full_volume_as_ours():
-            os.fsync(self._file.fileno())
-            self._file.close()
+        with self._lock, full_volume_as_ours():
+            file = self._open_file()
+            os.fsync(file.fileno())
+            file.close()
             self._file = None
             self.partial.rename(self.target)
             _sync_folder(self.target.parent)
+
+    def _open_file(self) -> BinaryIO:
+        if self._file is None:
+            raise ValueError("the file is not open")
+        return self._file
 
 
 class Blobs:

@@ -37,7 +37,7 @@ def configure(level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # Libraries that bring handlers of their own.
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "dramatiq"):
+    for name in ("uvicorn", "uvicorn.error", "dramatiq"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True

@@ -79,9 +79,13 @@ class Settings(BaseSettings):
         60, gt=0, description="How long an upload may send nothing before it is given up."
     )
 
+    upload_limit_seconds: float = Field(
+        900, gt=0, description="How long one upload may take in all, however steadily it trickles."
+    )
+
     # The job's life
     lease_seconds: float = Field(
-        30, gt=0, allow_inf_nan=False, description="How long a claim holds without a heartbeat."
+        30, ge=3, allow_inf_nan=False, description="How long a claim holds without a heartbeat."
     )
     heartbeat_seconds: float = Field(
         3, gt=0, allow_inf_nan=False, description="Time between heartbeats of a running job."

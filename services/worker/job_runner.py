@@ -150,7 +150,12 @@ class JobRunner:
             host_started=self._host_started,
         )
         spec = pipeline.model_spec(entry, entry.attachment, self._blobs)
-        return pipeline.segment(self._blobs.input_path(claim.input_file), entry, spec, run)
+        try:
+            return pipeline.segment(self._blobs.input_path(claim.input_file), entry, spec, run)
+        finally:
+            # The work is over: a heartbeat that comes after the verdict must not end a host that is warm for the next.
+            with self._lock:
+                self._host = None
 
     def _time_limit_seconds(self, entry: CatalogueEntry) -> int:
         own = entry.attachment.time_limit_seconds if entry.attachment else None

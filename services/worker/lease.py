@@ -97,6 +97,11 @@ class Lease:
                 logger.warning("heartbeat failed", extra={"job": str(self._claim.job_id), "reason": error.details})
                 self._ended.wait(LEAST_SECONDS_BETWEEN_WRITES)
                 continue
+            except Exception:
+                # Without heartbeats the job would be given to another worker while this one still runs it.
+                logger.exception("heartbeat failed", extra={"job": str(self._claim.job_id)})
+                self._ended.wait(LEAST_SECONDS_BETWEEN_WRITES)
+                continue
             if not beat.held:
                 self.stop(StopReason.FENCED)
                 return

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from services.core.blobs import Blobs, mapped
 from services.core.catalogue import Attachment, CatalogueEntry, channel_order
-from services.core.errors import JobError
+from services.core.errors import AttemptLost, JobError
 from services.core.volumes import Shape
 from services.core.wire.model_input import ModelInput, SubmittedVolume, decode_model_input
 from services.core.wire.model_output import encode_model_output
-from services.core.wire.voxels import MASK_LEVEL, deflate, inflate_into
+from services.core.wire.voxels import MASK_LEVEL, check_declared_size, deflate, inflate_into
 from services.worker.hosts import ModelHosts
 from services.worker.model_host import ModelHost
 from services.worker.runtimes.base import ModelSpec, StructureSpec, module_name_of
@@ -81,14 +81,19 @@ def segment(request: Path, entry: CatalogueEntry, spec: ModelSpec, run: Run) -> 
     buffer = _mapped(request)
     model_input = decode_model_input(buffer)
     volumes = _in_model_order(model_input, entry)
+    data = [buffer[volume.data.start : volume.data.start + volume.data.length] for volume in volumes]
+    for volume, compressed in zip(volumes, data, strict=True):
+        check_declared_size(compressed, 2 * volume.voxel_count)
     shapes = [volume.shape for volume in volumes]
     mask_shapes = [shapes[structure.channel_index] for structure in spec.structures]
     with Workspace(shapes, mask_shapes) as workspace:
         with stages.timed("decode"):
             workspace.prefault()
-            _decode(buffer, volumes, workspace)
+            for compressed, voxels in zip(data, workspace.inputs, strict=True):
+                inflate_into(compressed, voxels)
         run.report_percent(DECODED_PERCENT)
         with stages.timed("load"):
+            _check_files(spec)
             host = run.hosts.acquire(spec, on_start=run.host_started)
         run.report_percent(LOADED_PERCENT)
         with stages.timed("model"):
@@ -113,15 +118,16 @@ def _mapped(path: Path) -> memoryview:
         raise JobError("The uploaded volume is not on the server's volume any more; submit it again.") from error
 
 
+def _check_files(spec: ModelSpec) -> None:
+    """Files are gone when the model was attached anew since the job was claimed; the next attempt sees the new ones."""
+    for path in (spec.artifact, spec.module):
+        if path is not None and not path.exists():
+            raise AttemptLost(f"the files of the model «{spec.model_id}» were replaced just now")
+
+
 def _in_model_order(model_input: ModelInput, entry: CatalogueEntry) -> list[SubmittedVolume]:
     order = channel_order(entry.input_channels, [volume.channel_id for volume in model_input.channels])
     return [model_input.channels[position] for position in order]
-
-
-def _decode(buffer: memoryview, volumes: list[SubmittedVolume], workspace: Workspace) -> None:
-    for volume, voxels in zip(volumes, workspace.inputs, strict=True):
-        data = volume.data
-        inflate_into(buffer[data.start : data.start + data.length], voxels)
 
 
 def _encode(entry: CatalogueEntry, workspace: Workspace, shapes: list[Shape]) -> bytes:

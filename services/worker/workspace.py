@@ -80,13 +80,14 @@ class Workspace:
         return np.frombuffer(self._memory, dtype, math.prod(shape), offset).reshape(shape)
 
     def prefault(self) -> None:
-        """Have the kernel provide the pages in the background, on another core than the one that fills them.
+        """Have the kernel provide the inputs' pages in the background, on another core than the one that fills them.
 
         Otherwise every first touch of a page stops the decoder, about a third of its time. A kernel that does not
         know the request (Linux before 5.14) refuses it, and pages come at their first touch as ever.
         """
-        address, size = self.inputs[0].ctypes.data if self.inputs else 0, len(self._memory)
-        if address:
+        size = sum(_padded_bytes(voxels.shape, 2) for voxels in self.inputs)
+        if size:
+            address = self.inputs[0].ctypes.data
             # The thread must not outlive the mapping: `close` waits for it.
             self._prefaulting = threading.Thread(target=_populate, args=(address, size), name="prefault", daemon=True)
             self._prefaulting.start()

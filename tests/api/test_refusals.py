@@ -4,6 +4,7 @@ import http.client
 import json
 import socket
 import struct
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -110,6 +111,8 @@ def test_parameters_and_letter_case_of_the_content_type_do_not_matter(
 def test_a_content_encoding_is_415(deployment: Deployment) -> None:
     refusal(deployment.post(SUBMIT, request_body(), Content_Encoding="gzip"), 415)
     assert deployment.post("/api/v2/Feedback/segmentation", b"", Content_Encoding="identity").status_code == 200
+    twice = [("Content-Type", PROTOBUF), ("Content-Encoding", "identity"), ("Content-Encoding", "gzip")]
+    assert httpx.post(deployment.url + SUBMIT, content=b"", headers=twice).status_code == 415
 
 
 # --- Size ----------------------------------------------------------------------------------------------------
@@ -258,6 +261,17 @@ def test_a_priority_that_does_not_exist_is_400(deployment: Deployment) -> None:
     assert "batch or interactive" in said.details
 
 
+def test_no_text_in_the_path_is_more_than_an_unknown_model(deployment: Deployment) -> None:
+    for identifier in ("%00", "a%00b", "a%0Ab", "%ff", "..%2f..", ""):
+        response = deployment.post(f"/api/v2/Model/{identifier}/segmentation", request_body())
+        assert refusal(response, 400).summary == "Model not available"
+
+
+def test_feedback_with_more_comments_than_structures_can_be_is_400(deployment: Deployment) -> None:
+    response = deployment.post("/api/v2/Feedback/segmentation", b"\x32\x00" * 500_000)
+    assert "StructureComments" in refusal(response, 400).details
+
+
 # --- Segmentation --------------------------------------------------------------------------------------------
 
 
@@ -298,6 +312,31 @@ def test_an_upload_that_breaks_off_leaves_nothing(deployment: Deployment) -> Non
     with _half_a_request(deployment) as connection:
         # RST rather than FIN: the machine went away
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_an_upload_that_only_trickles_is_408(new_deployment: MakeDeployment) -> None:
+    other = new_deployment(upload_limit_seconds=2, upload_idle_seconds=30).import_sample().start_api()
+
+    def trickle() -> Iterator[bytes]:
+        for _ in range(200):
+            time.sleep(0.05)  # the sender's pace, not a wait
+            yield b"\x0a"
+
+    headers = {"Content-Type": PROTOBUF, "Accept": PROTOBUF}
+    response = httpx.post(other.url + SUBMIT, content=trickle(), headers=headers, timeout=30)
+    assert "took more than 2 s" in refusal(response, 408).details
+    assert other.files() == []
+
+
+def test_a_refused_connection_is_closed_once_the_rest_was_read_for_a_while(deployment: Deployment) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", deployment.port, timeout=10)
+    connection.putrequest("POST", SUBMIT)
+    connection.putheader("Content-Type", "text/plain")
+    connection.putheader("Content-Length", "1000000")
+    connection.endheaders(b"x" * 1000)
+    response = connection.getresponse()
+    assert (response.status, response.headers["connection"]) == (415, "close")
+    connection.close()
 
 
 def test_an_upload_that_stops_half_way_is_408(deployment: Deployment) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import psutil
+import psycopg
 import pytest
 
 from services.client.local.postgres import LocalPostgres
@@ -25,7 +27,7 @@ SUBMIT = "/api/v2/Model/Centered%20Orange%20Square/segmentation"
 
 @pytest.fixture(scope="module")
 def guarded(new_deployment: MakeDeployment) -> Deployment:
-    return new_deployment(api_tokens="first-token, s3cond:token").import_sample().start_api()
+    return new_deployment(api_tokens="first-token, s3cond:token, schlüssel").import_sample().start_api()
 
 
 def basic(password: str) -> str:
@@ -33,7 +35,18 @@ def basic(password: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "authorization", ["", "Bearer", "Bearer wrong", basic("wrong"), "Basic ???", "Digest x", "first-token"]
+    "authorization",
+    [
+        "",
+        "Bearer",
+        "Bearer wrong",
+        basic("wrong"),
+        "Basic ???",
+        "Digest x",
+        "first-token",
+        "Basic \u00e4\u00f6",
+        "Bearer \u00fc",
+    ],
 )
 @pytest.mark.parametrize("path", ["/api/ping", "/api/v2/Model/", SUBMIT, "/api/v2/Feedback/segmentation"])
 def test_without_credentials_it_is_401(guarded: Deployment, path: str, authorization: str) -> None:
@@ -41,13 +54,16 @@ def test_without_credentials_it_is_401(guarded: Deployment, path: str, authoriza
     headers = {"Accept": PROTOBUF, "Content-Type": PROTOBUF}
     if authorization:
         headers["Authorization"] = authorization
-    response = httpx.request(method, guarded.url + path, headers=headers)
+    as_bytes = {name: value.encode("latin-1") for name, value in headers.items()}
+    response = httpx.request(method, guarded.url + path, headers=as_bytes)
     assert response.status_code == 401
     assert response.headers["www-authenticate"] == "Bearer"
     assert "token" in decode_refusal(response.content).details
 
 
-@pytest.mark.parametrize("authorization", ["Bearer first-token", "bearer s3cond:token", basic("s3cond:token")])
+@pytest.mark.parametrize(
+    "authorization", ["Bearer first-token", "bearer s3cond:token", basic("s3cond:token"), basic("schlüssel")]
+)
 def test_any_of_the_tokens_opens(guarded: Deployment, authorization: str) -> None:
     response = httpx.get(guarded.url + "/api/v2/Credits", headers={"Authorization": authorization})
     assert response.status_code == 200
@@ -143,6 +159,59 @@ def test_a_database_that_is_away_is_503_and_back_again(
         own_postgres.start()
         wait_for(lambda: httpx.get(deployment.url + "/readyz").status_code == 200, "the API to be ready again")
         assert deployment.progress(job_id).error_text == ""
+
+
+def test_a_database_that_takes_no_writes_is_503_and_not_ready(
+    own_postgres: LocalPostgres, redis_server: LocalRedis, tmp_path: Path
+) -> None:
+    settings = Settings(
+        database_url=own_postgres.url("segint"), redis_url=redis_server.url, volume_dir=tmp_path / "volume"
+    )
+    with Deployment(settings, log_dir=tmp_path) as deployment:
+        deployment.import_sample().start_api()
+        # Given PostgreSQL turned into what a standby is to its clients
+        _on(own_postgres, "ALTER SYSTEM SET default_transaction_read_only = on")
+        _on(own_postgres, "SELECT pg_reload_conf()")
+        wait_for(lambda: httpx.get(deployment.url + "/readyz").status_code == 503, "the API to notice")
+        # Then nothing can be stored, and no word of the client is in the log
+        secret = b"\x22\x0bPATIENT-DOE"  # GeneralComments
+        response = deployment.post("/api/v2/Feedback/segmentation", secret)
+        assert response.status_code == 503
+        assert "takes no writes" in decode_refusal(response.content).details
+        assert "PATIENT-DOE" not in (tmp_path / "api.log").read_text(encoding="utf-8")
+
+
+def test_a_database_that_is_frozen_is_503_within_its_limit(
+    own_postgres: LocalPostgres, redis_server: LocalRedis, tmp_path: Path
+) -> None:
+    settings = Settings(
+        database_url=own_postgres.url("segint"), redis_url=redis_server.url, volume_dir=tmp_path / "volume"
+    )
+    with Deployment(settings, log_dir=tmp_path) as deployment:
+        deployment.import_sample().start_api()
+        servers = [p for p in psutil.process_iter() if str(tmp_path / "pg") in " ".join(_command_line(p))]
+        backends = [child for server in servers for child in server.children()]
+        for process in [*servers, *backends]:
+            process.suspend()
+        try:
+            response = deployment.get("/api/v2/Model/")
+        finally:
+            for process in [*servers, *backends]:
+                process.resume()
+        assert response.status_code == 503
+        wait_for(lambda: deployment.get("/api/v2/Model/").status_code == 200, "the database to be used again")
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def _on(postgres: LocalPostgres, statement: str) -> None:
+    with psycopg.connect(postgres.url("segint"), autocommit=True) as connection:
+        connection.execute(statement)
 
 
 def test_without_redis_uploads_are_accepted_and_run_once_it_is_back(

@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,3 +59,22 @@ def test_bad_voxel_data_fails_the_job_with_its_own_code(
     wait_for(lambda: not deployment.files("segmentation"), "the input to be deleted")
     # And the next job runs
     assert deployment.finished(deployment.submit(body_with(SOUND))).percent == 100
+
+
+def test_a_few_bytes_cannot_claim_gigabytes(deployment: Deployment) -> None:
+    """Deflate's own limit says that they cannot inflate so far; no memory is taken to find out."""
+    message = pb.ModelInput.FromString(body_with(SOUND))
+    volume = message.Channels[0].CalibratedVolume.Volume
+    volume.Width = volume.Height = volume.Depth = 1024
+    before = _shared_memory_mib()
+    job_id = deployment.submit(message.SerializeToString())
+    most = before
+    while (progress := deployment.progress(job_id)).error_text == "":
+        most = max(most, _shared_memory_mib())
+    assert progress.error_code is WRONG_SIZE
+    assert most - before < 256
+
+
+def _shared_memory_mib() -> float:
+    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Shmem:")) / 1024

@@ -153,11 +153,7 @@ def test_a_long_job_is_given_back_uncounted(own_deployment: MakeDeployment, tmp_
 
 def test_a_poisonous_job_fails_at_the_attempt_limit(own_deployment: MakeDeployment) -> None:
     """A worker that dies with every claim: attempts are counted by the claim, not by the worker."""
-    deployment = (
-        own_deployment(lease_seconds=0.5, heartbeat_seconds=0.2, attempt_limit=2, retry_delay_seconds=0)
-        .import_sample()
-        .start_api()
-    )
+    deployment = own_deployment(attempt_limit=2, retry_delay_seconds=0).import_sample().start_api()
     job_id = deployment.submit()
     database = deployment.database()
     for _ in range(2):
@@ -183,6 +179,27 @@ def test_batch_waits_for_interactive(own_deployment: MakeDeployment) -> None:
         deployment.finished(job_id)
     finished = {job_id: row(deployment, job_id).finished_at for job_id in [*batch, interactive]}
     assert sorted(finished, key=lambda job_id: str(finished[job_id])) == [interactive, *batch]
+
+
+def test_a_file_that_cannot_be_deleted_holds_up_nothing(own_deployment: MakeDeployment) -> None:
+    # Given a finished job whose input cannot be deleted
+    deployment = own_deployment().import_sample().start_api()
+    stuck = deployment.submit()
+    file = deployment.volume_dir / "segmentation" / f"{stuck}.pb"
+    body = file.read_bytes()
+    file.unlink()
+    (file / "not empty").mkdir(parents=True)
+    database = deployment.database()
+    failed = update(SegmentationJobRow).where(SegmentationJobRow.id == stuck).values(state="failed")
+    database.run(lambda session: session.execute(failed))
+    database.close()
+    # When Redis forgets every doorbell
+    job_id = deployment.submit(body)
+    redis.Redis.from_url(deployment.settings.redis_url).flushall()
+    deployment.start_worker()
+    # Then the janitor rings all the same, and deletes what it can
+    assert deployment.finished(job_id).percent == 100
+    wait_for(lambda: deployment.files("segmentation") == [file.name], "the other input to be deleted")
 
 
 def test_results_expire_with_their_files(own_deployment: MakeDeployment) -> None:

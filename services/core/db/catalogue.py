@@ -123,6 +123,8 @@ def entries(session: Session) -> list[CatalogueEntry]:
 
 def find_entry(session: Session, model_id: str) -> CatalogueEntry | None:
     """The model version that requests name `model_id`."""
+    if "\x00" in model_id:  # which PostgreSQL cannot even be asked for
+        return None
     row = session.scalar(select(ModelVersionRow).where(ModelVersionRow.model_id == model_id))
     return None if row is None else entry_value(row)
 

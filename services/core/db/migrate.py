@@ -1,5 +1,6 @@
 """Bring a database to the schema of this code, and tell whether it is there. `migrations/` holds the steps."""
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -42,6 +43,7 @@ def downgrade(database_url: str, revision: str) -> None:
     command.downgrade(configuration(database_url), revision)
 
 
+@cache
 def head() -> str:
     """The newest revision that this code has."""
     revision = ScriptDirectory(str(MIGRATIONS)).get_current_head()
@@ -50,6 +52,7 @@ def head() -> str:
     return revision
 
 
+@cache
 def known_revisions() -> frozenset[str]:
     """Every revision that this code has."""
     return frozenset(script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions())

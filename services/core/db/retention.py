@@ -56,6 +56,7 @@ def deletable_files(session: Session, keep_inputs: KeepInputs) -> list[Deletable
             case((result_spent, Row.result_file)).label("result_file"),
         )
         .where(or_(input_spent, result_spent))
+        .order_by(func.random())  # files that cannot be deleted must not be all that each round sees
         .limit(FILES_PER_ROUND)
     )
     return [DeletableFiles(row.id, row.input_file, row.result_file) for row in rows]

@@ -4,11 +4,14 @@ Work is written once, as functions of a synchronous Session (`services.core.db.j
 runs them through `AsyncDatabase`, workers and commands through `Database`. Engines must be made after a fork.
 """
 
+import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Engine, create_engine
+from psycopg.errors import ReadOnlySqlTransaction
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -17,8 +20,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from services.core.errors import DatabaseUnavailable
 
-__all__ = ["AsyncDatabase", "Database", "Session", "driver_url"]
+__all__ = ["AsyncDatabase", "Database", "Session", "driver_url", "refuses_writes"]
 # Session is named here too: whoever composes work needs the type, and only this package knows SQLAlchemy.
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,13 +31,18 @@ T = TypeVar("T")
 STATEMENT_TIMEOUT_MS = 15_000
 """Far above any statement here; a longer one waits on something that will not come."""
 CONNECT_TIMEOUT_SECONDS = 3
+ANSWER_TIMEOUT_SECONDS = 20
+"""The server enforces the statement time-out; a server that is frozen enforces nothing, so the client counts too."""
+DEAD_NETWORK_MS = 20_000
 POOL_TIMEOUT_SECONDS = 5
 
 _ENGINE_OPTIONS: dict[str, Any] = {
     "pool_pre_ping": True,  # a restarted PostgreSQL then costs no request
     "pool_timeout": POOL_TIMEOUT_SECONDS,
+    "hide_parameters": True,  # a traceback in the log must not quote what clients say of patients
     "connect_args": {
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "tcp_user_timeout": DEAD_NETWORK_MS,
         "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
     },
 }
@@ -64,6 +74,11 @@ def _driver_errors_as_ours() -> Iterator[None]:
     except (OperationalError, InterfaceError, PoolTimeoutError) as error:
         raise DatabaseUnavailable(f"PostgreSQL cannot be used right now ({_first_line(error)}); try again.") from error
     except DBAPIError as error:
+        if isinstance(error.orig, ReadOnlySqlTransaction):
+            raise DatabaseUnavailable(
+                "PostgreSQL takes no writes (it is a standby, or set to read-only); point SEGINT_DATABASE_URL at the "
+                "primary."
+            ) from error
         if error.connection_invalidated:
             raise DatabaseUnavailable(
                 f"PostgreSQL dropped the connection ({_first_line(error)}); try again."
@@ -74,6 +89,11 @@ def _driver_errors_as_ours() -> Iterator[None]:
 def _first_line(error: Exception) -> str:
     cause = getattr(error, "orig", None) or error
     return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+
+
+def refuses_writes(session: Session) -> bool:
+    """Whether this server answers, but is a standby or set to read-only."""
+    return bool(session.scalar(text("SHOW transaction_read_only")) == "on")
 
 
 class Database:
@@ -102,6 +122,7 @@ class AsyncDatabase:
 
     def __init__(self, url: str, *, pool_size: int = 8) -> None:
         self.engine = create_async_engine(driver_url(url), pool_size=pool_size, max_overflow=8, **_ENGINE_OPTIONS)
+        self._abandoned: set[asyncio.Task[Any]] = set()
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, class_=AsyncSession)
 
     async def run(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -110,9 +131,29 @@ class AsyncDatabase:
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached, or did not answer in time.
         """
+        task = asyncio.ensure_future(self._run(lambda session: work(session, *args, **kwargs)))
+        try:
+            done, _ = await asyncio.wait({task}, timeout=ANSWER_TIMEOUT_SECONDS)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if not done:
+            # Not awaited: ending the transaction would wait for the same server that does not answer.
+            task.cancel()
+            self._abandoned.add(task)
+            task.add_done_callback(self._forget)
+            raise DatabaseUnavailable(f"PostgreSQL did not answer within {ANSWER_TIMEOUT_SECONDS} s; try again.")
+        return task.result()
+
+    async def _run(self, work: Callable[[Session], T]) -> T:
         with _driver_errors_as_ours():
             async with self._sessions.begin() as session:
-                return await session.run_sync(lambda sync: work(sync, *args, **kwargs))
+                return await session.run_sync(work)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._abandoned.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.warning("abandoned transaction ended", extra={"reason": str(task.exception())})
 
     async def close(self) -> None:
         """Close the pooled connections."""

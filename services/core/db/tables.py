@@ -203,6 +203,11 @@ class SegmentationJobRow(Base):
             "ix_segmentation_job_claimable", text("priority DESC"), "created_at", postgresql_where="state = 'queued'"
         ),
         Index("ix_segmentation_job_lease", "lease_expires_at", postgresql_where="state = 'running'"),
+        Index(
+            "ix_segmentation_job_files",
+            "id",
+            postgresql_where="input_file IS NOT NULL OR result_file IS NOT NULL",
+        ),
         Index("ix_segmentation_job_expiry", "expires_at", postgresql_where="state <> 'expired'"),
     )
 

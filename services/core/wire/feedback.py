@@ -1,8 +1,12 @@
 """SegmentationFeedback and SegmentationTelemetry → `services.core.feedback`. An empty body is valid for both."""
 
+from services.core.errors import MalformedMessage
 from services.core.feedback import Feedback, StructureComment, Telemetry
 from services.core.wire._pb import Model_pb2 as pb
 from services.core.wire.fields import parse, score_from, text
+
+MOST_STRUCTURE_COMMENTS = 1000
+"""Far more structures than any model draws; empty comments cost a sender two bytes each, and a row each here."""
 
 
 def decode_feedback(data: bytes) -> Feedback:
@@ -12,6 +16,11 @@ def decode_feedback(data: bytes) -> Feedback:
         MalformedMessage: it does not parse, or holds text that cannot be stored.
     """
     message = parse(pb.SegmentationFeedback, data)
+    if len(message.StructureComments) > MOST_STRUCTURE_COMMENTS:
+        raise MalformedMessage(
+            f"The feedback has {len(message.StructureComments)} StructureComments; "
+            f"send at most {MOST_STRUCTURE_COMMENTS}."
+        )
     return Feedback(
         client_version=text(message.ClientInformation.SoftwareVersion, "SoftwareVersion"),
         segmentation_id=text(message.SegmentationID, "SegmentationID"),

@@ -26,6 +26,28 @@ VOLUME_LEVEL = 1
 """ISA-L level for volumes sent by the client."""
 
 
+MOST_INFLATION = 1032
+"""Deflate's own limit (https://zlib.net/zlib_tech.html): no stream inflates to more than this times its length."""
+SMALL_BYTES = 1 << 20
+"""Below this, memory is not worth a look ahead, and inflating tells more exactly what is wrong."""
+
+
+def check_declared_size(data: memoryview, declared_bytes: int) -> None:
+    """Refuse a declared size that `data` cannot reach, before memory is taken for it.
+
+    Raises:
+        NotGzip, VoxelCountMismatch: as `inflate_into` would.
+    """
+    if declared_bytes <= max(SMALL_BYTES, len(data) * MOST_INFLATION):
+        return
+    if bytes(data[:2]) != _GZIP_MAGIC:
+        raise NotGzip("The voxel data is not a gzip stream; compress it with gzip.")
+    raise VoxelCountMismatch(
+        f"The voxel data is {len(data)} bytes of gzip, which cannot inflate to the {declared_bytes} bytes that "
+        "Width·Height·Depth and the data type make; send as many voxels as declared."
+    )
+
+
 def inflate_into(data: memoryview, target: NDArray[Any]) -> None:
     """Inflate the gzip stream `data` into `target` (C-contiguous), which it must fill exactly.
 
