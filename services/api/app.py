@@ -26,7 +26,7 @@ from services.core import logs
 from services.core.blobs import Blobs
 from services.core.db.session import AsyncDatabase
 from services.core.queue import Doorbell
-from services.core.settings import Settings
+from services.core.settings import Settings, settings_or_exit
 
 
 class ModelIdentifier(Convertor[str]):
@@ -50,7 +50,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 def create_app_from_environment() -> Starlette:
     """What `uvicorn --factory` calls."""
-    settings = Settings()
+    settings = settings_or_exit()
     logs.configure(settings.log_level)
     return create_app(settings)
 

@@ -133,6 +133,12 @@ class StorageFull(SegIntError):
     summary = "Storage full"
 
 
+class InvalidSettings(SegIntError):
+    """A SEGINT_ variable that is missing or has a value that cannot be used."""
+
+    summary = "Settings cannot be used"
+
+
 # --- What ends one attempt or one job ------------------------------------------------------------------------
 
 

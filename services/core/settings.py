@@ -7,10 +7,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic.functional_validators import field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from services.core.errors import InvalidSettings
 from services.core.jobs import KeepInputs
 
 MIB = 1024**2
@@ -131,3 +132,29 @@ class Settings(BaseSettings):
                 "needs at least two heartbeats; lower it, or raise SEGINT_LEASE_SECONDS"
             )
         return self
+
+
+def read_settings(**given: str) -> Settings:
+    """Settings from the environment, with the `given` fields over it.
+
+    Raises:
+        InvalidSettings: a variable is missing, or has a value that cannot be used; every such variable is named.
+    """
+    try:
+        return Settings(**given)  # type: ignore[arg-type] # pydantic turns texts into what the fields are
+    except ValidationError as error:
+        faults = "; ".join(
+            f"SEGINT_{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
+            if fault["loc"]
+            else fault["msg"]
+            for fault in error.errors()
+        )
+        raise InvalidSettings(f"{faults}. Correct it in the environment and start again.") from error
+
+
+def settings_or_exit() -> Settings:
+    """What a service starts with: settings, or one line on stderr and exit code 1."""
+    try:
+        return read_settings()
+    except InvalidSettings as error:
+        raise SystemExit(f"{error.summary}: {error.details}") from error

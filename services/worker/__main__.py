@@ -23,9 +23,9 @@ def main() -> int:
     from dramatiq import cli
 
     from services.core.queue import QUEUE_NAME
-    from services.core.settings import Settings
+    from services.core.settings import settings_or_exit
 
-    shutdown_ms = (Settings().drain_seconds + SHUTDOWN_MARGIN_SECONDS) * 1000
+    shutdown_ms = (settings_or_exit().drain_seconds + SHUTDOWN_MARGIN_SECONDS) * 1000
     arguments = ["services.worker.main:create_broker", "--processes", "1", "--threads", "1", "--queues", QUEUE_NAME]
     arguments += ["--worker-shutdown-timeout", str(shutdown_ms)]
     parsed = cli.make_argument_parser().parse_args(arguments)  # type: ignore[no-untyped-call] # untyped there

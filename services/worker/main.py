@@ -16,7 +16,7 @@ from services.core import logs
 from services.core.blobs import Blobs
 from services.core.db.session import Database
 from services.core.queue import WORKER_SOCKET_TIMEOUT_SECONDS, connect, make_broker
-from services.core.settings import Settings
+from services.core.settings import Settings, settings_or_exit
 from services.worker.actors import declare_actor
 from services.worker.hosts import ModelHosts
 from services.worker.job_runner import JobRunner
@@ -24,7 +24,7 @@ from services.worker.job_runner import JobRunner
 
 def create_broker() -> RedisBroker:
     """The broker with the one actor; becomes Dramatiq's current one, as its command line asks."""
-    settings = Settings()
+    settings = settings_or_exit()
     logs.configure(settings.log_level)
     runner = make_runner(settings)
     client = connect(settings.redis_url, socket_timeout_seconds=WORKER_SOCKET_TIMEOUT_SECONDS)

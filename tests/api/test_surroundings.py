@@ -54,7 +54,7 @@ def test_without_credentials_it_is_401(guarded: Deployment, path: str, authoriza
     headers = {"Accept": PROTOBUF, "Content-Type": PROTOBUF}
     if authorization:
         headers["Authorization"] = authorization
-    as_bytes = {name: value.encode("latin-1") for name, value in headers.items()}
+    as_bytes = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
     response = httpx.request(method, guarded.url + path, headers=as_bytes)
     assert response.status_code == 401
     assert response.headers["www-authenticate"] == "Bearer"

@@ -1,6 +1,8 @@
 """Settings come from the environment, cannot change afterwards, and say which one is wrong."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,3 +120,20 @@ def test_a_wrong_value_is_refused_by_name_and_value(monkeypatch: pytest.MonkeyPa
 
 def test_every_setting_says_what_it_is() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize("module", ["services.worker", "uvicorn"])
+def test_a_service_with_bad_settings_ends_with_one_line(module: str) -> None:
+    factory = ["--factory", "services.api.app:create_app_from_environment"] if module == "uvicorn" else []
+    ended = subprocess.run(
+        [sys.executable, "-m", module, *factory],
+        env={"PATH": os.environ["PATH"], "SEGINT_REDIS_URL": "redis://x", "SEGINT_LEASE_SECONDS": "soon"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    [line] = ended.stderr.strip().splitlines()
+    assert "SEGINT_DATABASE_URL: Field required" in line
+    assert "SEGINT_LEASE_SECONDS: Input should be a valid number" in line
