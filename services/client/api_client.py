@@ -11,7 +11,7 @@ from uuid import UUID
 import httpx
 
 from services.core.catalogue import ModelFamily
-from services.core.errors import MalformedMessage, SegIntError
+from services.core.errors import InvalidParameter, MalformedMessage, SegIntError
 from services.core.jobs import Priority
 from services.core.wire.catalogue import decode_models
 from services.core.wire.refusals import decode_refusal
@@ -73,6 +73,9 @@ class SegIntClient:
         self.server_url = server_url.rstrip("/")
         headers = {"Accept": PROTOBUF}
         if token:
+            if not (token.isascii() and token.isprintable()):
+                # Not quoted: a token is a secret.
+                raise InvalidParameter("The token holds what no HTTP header may; check --token or SEGINT_TOKEN.")
             headers["Authorization"] = f"Bearer {token}"
         host = _checked_address(self.server_url)
         self._http = httpx.Client(

@@ -214,5 +214,7 @@ def _summary(stages: Stages, reports: "list[Report]") -> str:
     widest = max(map(len, stages.seconds))
     lines = [f"{name:<{widest}}  {seconds:>6.1f} s" for name, seconds in stages.seconds.items()]
     for report in reports:
-        lines += ["", f"«{report.model}»", report_as_text(report)]
+        took = report.seconds
+        stages_of_one = f"upload {took.upload:.1f} s, segment {took.wait:.1f} s, download {took.download:.1f} s"
+        lines += ["", f"«{report.model}»   {stages_of_one}", report_as_text(report)]
     return "\n".join(lines)

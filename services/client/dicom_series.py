@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from services.client.itk import UnreadableScan, read_file, reason_of, simple_itk
+from services.client.itk import UnreadableScan, check_readable, read_file, reason_of, simple_itk
 
 DICOM_SUFFIXES = (".dcm", ".ima")
 
@@ -45,6 +45,7 @@ class _Header:
 
 def _header_of(path: Path) -> _Header | None:
     """The header of a DICOM image; None for any other file, DICOM without pixels included."""
+    check_readable(path)
     reader = simple_itk().ImageFileReader()
     if reader.GetImageIOFromFileName(str(path)) != "GDCMImageIO":
         if path.name.lower().endswith(DICOM_SUFFIXES):

@@ -2,6 +2,7 @@
 
 import importlib
 import locale
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,8 +51,15 @@ def reason_of(error: RuntimeError) -> str:
     return lines[-1].rpartition("): ")[2].removeprefix("sitk::ERROR: ").rstrip(". ")
 
 
+def check_readable(path: Path) -> None:
+    """Raise UnreadableScan where this user may not read the file: ITK takes it for missing, or for no image."""
+    if not os.access(path, os.R_OK):
+        raise UnreadableScan(f"{path} may not be read by this user; check its permissions.")
+
+
 def read_file(path: Path) -> Any:
     """The SimpleITK image in a volume file, three-dimensional and of one component."""
+    check_readable(path)
     reader = simple_itk().ImageFileReader()
     reader.SetFileName(str(path))
     try:

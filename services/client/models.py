@@ -16,7 +16,7 @@ from services.core.errors import InvalidModel, InvalidParameter, MalformedMessag
 
 if TYPE_CHECKING:
     from services.core.catalogue import CatalogueEntry, ModelVersion
-    from services.core.model_library import ModelLibrary
+    from services.core.model_library import ImportReport, ModelLibrary
 
 models = typer.Typer(
     name="models",
@@ -62,7 +62,12 @@ def list_models(
 
 @models.command("import")
 def import_family(
-    family: Annotated[Path, typer.Argument(help="A ModelFamily: protobuf, or its JSON mapping in a .json file.")],
+    family: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FAMILY", help="A ModelFamily: protobuf, or its JSON mapping in a .json file.", readable=False
+        ),
+    ],
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -73,10 +78,7 @@ def import_family(
     with faults_as_one_line(as_json):
         message = _read(family)
         with _library(data_dir) as library:
-            if family.suffix.lower() == ".json":
-                report = library.import_family_json(_text(family, message))
-            else:
-                report = library.import_family(message)
+            report = _import(library, family, message)
         if as_json:
             print_json(
                 {
@@ -155,7 +157,7 @@ def export(
 ) -> None:
     """Write a model family as protobuf, to import it elsewhere. Model files are not part of it.
 
-    Example: segint models export Centered_Square --out square.pb
+    Example: segint models export "Centered Square" --out square.pb
     """
     from services.core.wire.catalogue import decode_family
 
@@ -212,11 +214,16 @@ def _read(path: Path) -> bytes:
         raise MalformedMessage(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _text(path: Path, message: bytes) -> str:
+def _import(library: "ModelLibrary", path: Path, message: bytes) -> "ImportReport":
+    """Import what `path` holds; a fault names the file."""
     try:
-        return message.decode("utf-8")
+        if path.suffix.lower() == ".json":
+            return library.import_family_json(message.decode("utf-8"))
+        return library.import_family(message)
     except UnicodeDecodeError as error:
         raise MalformedMessage(f"{path} is not UTF-8, as JSON must be.") from error
+    except MalformedMessage as error:
+        raise MalformedMessage(f"{path}: {error.details}") from error
 
 
 def _describe(family: str, version: "ModelVersion") -> dict[str, Any]:

@@ -4,11 +4,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.client.terminal import RESEARCH_USE, JsonFlag, faults_as_one_line, print_json, print_text, talk
+from services.client.terminal import (
+    RESEARCH_USE,
+    JsonFlag,
+    faults_as_one_line,
+    print_json,
+    print_text,
+    printable,
+    talk,
+)
 from services.core.errors import InvalidParameter
 from services.core.jobs import Priority
 
@@ -30,7 +38,12 @@ class PriorityName(StrEnum):
 def segment(
     model: Annotated[str, typer.Option(help="Identifier of the model version, as `segint models list` prints it.")],
     scan: Annotated[
-        Path | None, typer.Argument(help="Folder with a DICOM series, or a DICOM, NIfTI, NRRD or MetaImage file.")
+        Path | None,
+        typer.Argument(
+            metavar="SCAN",
+            help="Folder with a DICOM series, or a DICOM, NIfTI, NRRD or MetaImage file.",
+            readable=False,  # read_scan says so itself, in one line and as JSON
+        ),
     ] = None,
     server: Annotated[str, typer.Option(envvar="SEGINT_SERVER", help="Address of the server.")] = DEFAULT_SERVER,
     out: Annotated[Path, typer.Option(help="Folder for the masks and the contact sheet.")] = Path("segmentation"),
@@ -72,37 +85,39 @@ def segment(
 @contextmanager
 def progress_bars() -> "Iterator[Watcher]":
     """A watcher that draws bars on stderr: bytes sent, then percent segmented."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     from services.client.segment_scan import Watcher
 
     columns = (TextColumn("{task.description:<11}"), BarColumn(), TextColumn("{task.fields[done]:>20}"))
     with Progress(*columns, TimeElapsedColumn(), console=talk()) as bars:
-        upload = bars.add_task("upload", total=None, done="")
-        wait = bars.add_task("segment", total=100, start=False, done="")
-        download = bars.add_task("download", total=None, start=False, done="")
+        # Each is shown once it begins: a bar that never does looks like one that is full.
+        upload = bars.add_task("upload", total=None, start=False, visible=False, done="")
+        wait = bars.add_task("segment", total=100, start=False, visible=False, done="")
+        download = bars.add_task("download", total=None, start=False, visible=False, done="")
+
+        def show(task: TaskID, **progress: Any) -> None:
+            bars.start_task(task)
+            bars.update(task, visible=True, **progress)
 
         class Bars(Watcher):
             def uploading(self, sent_bytes: int, total_bytes: int) -> None:
                 done = f"{sent_bytes / 1e6:,.1f} of {total_bytes / 1e6:,.1f} MB"
-                bars.update(upload, completed=sent_bytes, total=total_bytes, done=done)
+                show(upload, completed=sent_bytes, total=total_bytes, done=done)
 
             def waiting(self, percent: int) -> None:
-                bars.start_task(wait)
-                bars.update(wait, completed=percent, done=f"{percent} %")
+                show(wait, completed=percent, done=f"{percent} %")
 
             def downloading(self, received_bytes: int, finished: bool) -> None:
-                bars.start_task(download)
                 total = max(1, received_bytes) if finished else None
-                bars.update(download, completed=received_bytes, total=total, done=f"{received_bytes / 1e6:,.1f} MB")
+                show(download, completed=received_bytes, total=total, done=f"{received_bytes / 1e6:,.1f} MB")
 
         yield Bars()
 
 
 def report_as_text(report: "Report") -> str:
     """One line per structure with its volume and its file, then where the picture is."""
-    # A name comes from the server; its control characters are not for this terminal.
-    names = ["".join(filter(str.isprintable, structure.name)) for structure in report.structures]
+    names = [" ".join(printable(structure.name).split()) for structure in report.structures]
     widest = max(map(len, names), default=0)
     lines = [
         f"{name:<{widest}}  {structure.millilitres:>10,.1f} ml  {structure.file}"

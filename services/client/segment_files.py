@@ -1,5 +1,6 @@
 """What a segmentation leaves on disk: a mask per structure under a safe name, and contact sheets."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,13 +64,15 @@ def place(channels: Sequence[OutputChannel], scans: Mapping[str, Scan]) -> list[
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder for results. Raises ResultNotStored."""
+    """Make the folder for results, or see that the one there can be written to. Raises ResultNotStored."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultNotStored(
             f"{folder} cannot be made ({error.strerror}); choose another folder with --out."
         ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ResultNotStored(f"{folder} cannot be written to; choose another folder with --out.")
 
 
 def write_masks(placed: Sequence[PlacedMask], out_dir: Path) -> tuple[StructureReport, ...]:

@@ -12,7 +12,7 @@ from services.client.api_client import Refused, SegIntClient, SegmentationFailed
 from services.client.scans import Scan
 from services.client.segment_files import StructureReport, make_folder, place, write_contact_sheets, write_masks
 from services.core.catalogue import ModelFamily
-from services.core.errors import SegIntError
+from services.core.errors import ModelUnavailable, SegIntError
 from services.core.jobs import COMPLETE_PERCENT, Priority
 from services.core.wire.model_input import encode_model_input
 from services.core.wire.model_output import decode_model_output
@@ -112,11 +112,14 @@ def segment_scan(
 
 
 def channel_of_model(families: Sequence[ModelFamily], model_id: str) -> str:
-    """The first input channel of the model; «1», the usual name, where the server does not list it."""
+    """The first input channel of the model; «1», the usual name, where its family describes none.
+
+    Raises ModelUnavailable where no family offers the model.
+    """
     for family in families:
-        if any(one.model_id == model_id for one in family.versions) and family.input_channels:
-            return family.input_channels[0].channel_id
-    return DEFAULT_CHANNEL
+        if any(one.model_id == model_id for one in family.versions):
+            return family.input_channels[0].channel_id if family.input_channels else DEFAULT_CHANNEL
+    raise ModelUnavailable(f"The server does not offer «{model_id}»; `segint models list` shows what it does.")
 
 
 def _wait(client: SegIntClient, model_id: str, segmentation_id: UUID, deadline: float, watcher: Watcher) -> None:

@@ -21,6 +21,11 @@ def talk() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def printable(text: str) -> str:
+    """`text` without control characters but line ends: names come from servers and files, and terminals obey them."""
+    return "".join(character for character in text if character.isprintable() or character == "\n")
+
+
 def print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
     """Write one JSON document to stdout."""
     typer.echo(json.dumps(value, indent=2, default=str))
@@ -28,7 +33,7 @@ def print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
 
 def print_text(text: str) -> None:
     """Write the result of a command to stdout."""
-    typer.echo(text)
+    typer.echo(printable(text))
 
 
 @contextmanager
@@ -39,5 +44,5 @@ def faults_as_one_line(as_json: bool) -> Iterator[None]:
     except SegIntError as error:
         if as_json:
             print_json({"error": error.summary, "details": error.details})
-        talk().print(f"[red]{escape(error.summary)}[/red]: {escape(error.details)}")
+        talk().print(f"[red]{escape(error.summary)}[/red]: {escape(printable(error.details))}")
         raise typer.Exit(1) from error

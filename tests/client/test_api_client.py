@@ -12,6 +12,7 @@ import pytest
 
 from services.client.api_client import PIECE_BYTES, Refused, SegIntClient, ServerUnreachable, UnexpectedAnswer
 from services.core.catalogue import ModelFamily
+from services.core.errors import InvalidParameter
 from services.core.jobs import JobErrorCode, Priority
 from services.core.wire.catalogue import encode_models
 from services.core.wire.fields import Encoding
@@ -224,3 +225,10 @@ def test_a_server_that_never_answers_is_a_clear_fault() -> None:
 def test_what_is_no_address_is_said_at_once(address: str) -> None:
     with pytest.raises(ServerUnreachable, match="http://host:port"):
         SegIntClient(address)
+
+
+@pytest.mark.parametrize("token", ["schlüssel", "two\nlines"])
+def test_a_token_that_no_header_can_hold_is_said_without_showing_it(token: str) -> None:
+    with pytest.raises(InvalidParameter, match="SEGINT_TOKEN") as caught:
+        SegIntClient("http://127.0.0.1:1", token)
+    assert token not in str(caught.value)

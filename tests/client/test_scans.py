@@ -230,6 +230,16 @@ def test_a_slice_cut_off_in_transfer_is_a_fault(tmp_path: Path) -> None:
         read_scan(tmp_path)
 
 
+def test_a_slice_that_may_not_be_read_is_a_fault_and_not_a_shorter_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_series(tmp_path)
+    closed = (tmp_path / "slice_0006.dcm").rename(tmp_path / "IM6")
+    monkeypatch.setattr("services.client.itk.os.access", lambda path, mode: path != closed)
+    with pytest.raises(UnreadableScan, match=r"IM6 may not be read.*permissions"):
+        read_scan(tmp_path)
+
+
 def test_a_single_slice_is_as_thick_as_it_says(tmp_path: Path) -> None:
     volume = write_series(tmp_path)
     for path in sorted(tmp_path.iterdir())[1:]:

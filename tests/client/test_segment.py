@@ -1,6 +1,8 @@
 """`segint segment` as it is typed: its options, what it prints, and one line for any fault."""
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any, ClassVar, Self
 from uuid import UUID
@@ -10,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from services.client.segment import segment
+from services.client.segment import progress_bars, segment
 from services.core.catalogue import FamilyDescription, InputChannel, ModelFamily, ModelVersion, Structure
 from tests.client.conftest import MakeScan
 from tests.client.test_segment_files import FakeServer
@@ -106,3 +108,31 @@ def test_a_server_that_is_not_there_is_one_line(make_scan: MakeScan, tmp_path: P
     assert result.exit_code == 1
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith("Server unreachable: http://127.0.0.1:9 cannot be reached")
+
+
+def test_a_model_that_is_not_offered_is_said_before_the_upload(
+    fake: list[FakeClient], make_scan: MakeScan, tmp_path: Path
+) -> None:
+    result = invoke(make_scan().path, "--model", "8", "--out", tmp_path / "out")
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.strip().splitlines()
+    assert "«8»" in line
+    assert fake[0].channels == {}
+
+
+class Terminal(io.StringIO):
+    """Something that bars are drawn on."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_only_what_began_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress_bars() as watcher:
+        watcher.uploading(1, 2)
+        watcher.waiting(0)
+    drawn = terminal.getvalue()
+    assert [name in drawn for name in ("upload", "segment", "download")] == [True, True, False]

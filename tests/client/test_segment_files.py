@@ -23,6 +23,7 @@ from services.core.catalogue import (
     ModelVersion,
     Structure,
 )
+from services.core.errors import ModelUnavailable
 from services.core.jobs import JobErrorCode
 from services.core.volumes import Shape
 from services.core.wire.model_input import decode_model_input
@@ -207,7 +208,19 @@ def test_a_folder_that_cannot_be_made_is_said_before_the_upload(make_scan: MakeS
     assert server.channels == {}
 
 
+def test_a_folder_that_cannot_be_written_to_is_said_before_the_upload(
+    make_scan: MakeScan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.client.segment_files.os.access", lambda path, mode: path != tmp_path / "out")
+    server = FakeServer((LIVER,))
+    with pytest.raises(ResultNotStored, match="cannot be written to; choose another folder"):
+        run(server, {"1": make_scan()}, tmp_path / "out")
+    assert server.channels == {}
+
+
 def test_the_channel_is_the_models_own() -> None:
     described = FamilyDescription(input_channels=(InputChannel("CT"), InputChannel("PET")))
     families = (ModelFamily("A", described, (ModelVersion("7"),)), ModelFamily("B", None, (ModelVersion("8"),)))
-    assert [channel_of_model(families, model) for model in ("7", "8", "9")] == ["CT", "1", "1"]
+    assert [channel_of_model(families, model) for model in ("7", "8")] == ["CT", "1"]
+    with pytest.raises(ModelUnavailable, match="«9»"):
+        channel_of_model(families, "9")

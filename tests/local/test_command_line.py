@@ -7,8 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 
 from services.client.columns import columns
+from services.client.terminal import faults_as_one_line, print_text
+from services.core.errors import InvalidParameter
 from tests.local.conftest import run_segint
 
 HEAVY = ("sqlalchemy", "redis", "dramatiq", "torch", "psycopg", "alembic", "matplotlib", "SimpleITK", "httpx", "numpy")
@@ -44,7 +47,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["models", "list", "--server", "http://127.0.0.1:1"], ["segment", "missing.nii"]]
+    "arguments", [["models", "list", "--server", "http://127.0.0.1:1"], ["segment", "missing.nii", "--model", "1"]]
 )
 def test_a_workstation_needs_none_of_the_servers_libraries(arguments: list[str]) -> None:
     assert not imported_by(*arguments) & {"sqlalchemy", "redis", "dramatiq", "torch", "psycopg", "alembic"}
@@ -75,6 +78,16 @@ def test_version() -> None:
 
 def test_columns_are_aligned() -> None:
     assert columns(["id", "name"], [[1, "a"], [200, "bc"]]) == "ID   NAME\n1    a\n200  bc"
+
+
+def test_what_a_terminal_would_obey_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert columns(["id"], [["a\x1b[31m\r\nb"]]) == "ID\na[31m b"
+    print_text("a\x1b]0;title\x07\nb")
+    with pytest.raises(typer.Exit), faults_as_one_line(as_json=False):
+        raise InvalidParameter("«x\x1b[2J» is not known.")
+    said = capsys.readouterr()
+    assert said.out == "a]0;title\nb\n"
+    assert said.err == "Invalid parameter: «x[2J» is not known.\n"
 
 
 def test_a_host_that_is_no_address_of_this_machine_is_named(tmp_path: Path) -> None:

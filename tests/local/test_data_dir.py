@@ -16,6 +16,7 @@ from services.client.local.faults import AddressUnavailable, DataDirUnusable
 from services.client.local.identity import Identity
 from services.client.local.shutdown import end_leftovers
 from tests.deployment import wait_for
+from tests.local.conftest import run_segint
 
 
 def state_of(supervisor: Identity, **processes: ProcessRecord) -> DeploymentState:
@@ -123,10 +124,29 @@ def test_the_data_directory_is_the_one_named_else_the_environments_else_the_user
     assert chosen_data_dir(Path("/named")).root == Path("/named")
 
 
+def test_status_names_what_is_not_running_and_its_log(data_dir: DataDir) -> None:
+    gone = ProcessRecord(ProcessState.RESTARTING, None, restarts=7)
+    data_dir.write_state(state_of(Identity.of(os.getpid()), worker=gone))
+    said = run_segint("status", "--data-dir", data_dir.root)
+    assert said.code == 0
+    (line,) = said.err.splitlines()
+    assert "worker is not running" in line
+    assert str(data_dir.log("worker")) in line
+
+
 def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataDirUnusable, match="--data-dir"):
         DataDir(tmp_path / "file" / "data").create()
+
+
+def test_a_data_directory_of_somebody_else_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path) -> bool:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "exists", closed)
+    with pytest.raises(DataDirUnusable, match="another user"):
+        DataDir(tmp_path).exists()
 
 
 def test_addresses() -> None:

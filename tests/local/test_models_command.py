@@ -94,7 +94,7 @@ def test_a_family_as_json_updates_the_one_of_its_name(models: Administrator) -> 
     ("arguments", "clue"),
     [
         (["import", "missing.pb"], "missing.pb"),
-        (["import", "garbage.pb"], "Malformed message"),
+        (["import", "garbage.pb"], "Malformed message: garbage.pb: "),
         (["import", "garbage.json"], "UTF-8"),
         (["attach", "unknown", "--runtime", "phantom"], "no model «unknown»"),
         (["attach", MODEL, "--runtime", "abacus"], "abacus"),

@@ -70,8 +70,13 @@ def test_the_sample_model_is_offered(up: Path) -> None:
 
 
 def test_payloads_and_secrets_are_open_to_their_owner_only(up: Path) -> None:
-    modes = {name: stat.S_IMODE((up / name).stat().st_mode) for name in ("volume", "logs", "redis", "state.json")}
-    assert modes == {"volume": 0o700, "logs": 0o700, "redis": 0o700, "state.json": 0o600}
+    folders = ("volume", "logs", "redis", "scratch")
+    modes = {name: stat.S_IMODE((up / name).stat().st_mode) for name in (*folders, "state.json")}
+    assert modes == {**dict.fromkeys(folders, 0o700), "state.json": 0o600}
+
+
+def test_the_worker_keeps_its_temporary_files_in_the_data_directory(up: Path) -> None:
+    wait_for(lambda: any((up / "scratch").glob("worker-*")), "the worker's scratch folder")
 
 
 def test_a_second_up_says_where_it_runs_and_starts_nothing(up: Path) -> None:

@@ -77,7 +77,7 @@ def status(data_dir: DataDirOption = None, as_json: JsonFlag = False) -> None:
     Example: segint status --json
     """
     from services.client.columns import columns
-    from services.client.local.data_dir import chosen_data_dir
+    from services.client.local.data_dir import ProcessState, chosen_data_dir
 
     with faults_as_one_line(as_json):
         chosen = chosen_data_dir(data_dir)
@@ -114,6 +114,9 @@ def status(data_dir: DataDirOption = None, as_json: JsonFlag = False) -> None:
         ]
         print_text(f"{state.url}  {state.phase.value}")
         print_text(columns(["process", "pid", "state", "restarts", "uptime s"], rows))
+        for name, record in state.processes.items():
+            if record.state is ProcessState.RESTARTING:
+                talk().print(f"{name} is not running, and is started again; see {chosen.log(name)}", markup=False)
 
 
 def down(data_dir: DataDirOption = None, as_json: JsonFlag = False) -> None:

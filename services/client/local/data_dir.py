@@ -89,6 +89,8 @@ class DataDir:
         self.postgres = self.root / "postgres"
         self.redis = self.root / "redis"
         self.volume = self.root / "volume"
+        self.scratch = self.root / "scratch"
+        """What models write while they run."""
         self._lock = self.root / "lock"
         self._state = self.root / "state.json"
 
@@ -100,7 +102,7 @@ class DataDir:
         """
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for folder in (self.logs, self.volume):
+            for folder in (self.logs, self.volume, self.scratch):
                 folder.mkdir(mode=0o700, exist_ok=True)
                 folder.chmod(0o700)
         except OSError as error:
@@ -140,8 +142,15 @@ class DataDir:
             return False
 
     def exists(self) -> bool:
-        """Whether a deployment was ever started here."""
-        return self._lock.exists()
+        """Whether a deployment was ever started here.
+
+        Raises:
+            DataDirUnusable: this user may not look.
+        """
+        try:
+            return self._lock.exists()
+        except PermissionError as error:
+            raise DataDirUnusable(f"{self.root} belongs to another user; choose another with --data-dir.") from error
 
     def write_state(self, state: DeploymentState) -> None:
         """Publish the state at once and whole; readable by the owner only, because a URL may hold a password."""

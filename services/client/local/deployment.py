@@ -163,7 +163,8 @@ def _worker(data_dir: DataDir, drain_seconds: int, environment: Mapping[str, str
         argv=[sys.executable, "-m", "services.worker"],
         log=data_dir.log("worker"),
         missing=lambda _: "",
-        options={"env": environment, "cwd": data_dir.logs},
+        # The temporary folder of all users may hold another worker's lock, which only its owner can open.
+        options={"env": {**environment, "TMPDIR": str(data_dir.scratch)}, "cwd": data_dir.logs},
         stop_limit_seconds=drain_seconds + STOP_MARGIN_SECONDS,
     )
 

@@ -67,6 +67,8 @@ def _end_supervisor(data_dir: DataDir) -> int:
         if not wait_until(free, SUPERVISOR_STOP_LIMIT_SECONDS):
             state.supervisor.send(signal.SIGKILL)
             wait_until(free, PATIENCE_SECONDS)
+        # It gives up the lock shortly before its own end.
+        wait_until(lambda: state.supervisor.process() is None, PATIENCE_SECONDS)
     if not locks:
         raise AlreadyRunning(
             f"A process holds {data_dir.root} and does not end; see {data_dir.log('supervisor')} and end it by hand."
