@@ -136,7 +136,7 @@ class StorageFull(SegIntError):
 class InvalidSettings(SegIntError):
     """A SEGINT_ variable that is missing or has a value that cannot be used."""
 
-    summary = "Settings cannot be used"
+    summary = "Invalid environment"
 
 
 # --- What ends one attempt or one job ------------------------------------------------------------------------

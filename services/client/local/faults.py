@@ -27,12 +27,6 @@ class DataDirUnusable(SegIntError):
     summary = "Data directory not usable"
 
 
-class InvalidEnvironment(SegIntError):
-    """A SEGINT_ variable of the environment has a value that cannot be used."""
-
-    summary = "Invalid environment"
-
-
 class ServerNotStarted(SegIntError):
     """A process of the deployment did not start, or did not become ready."""
 

@@ -12,13 +12,13 @@ from services.client.local.sample import ensure_sample
 from services.client.terminal import talk
 from services.core.db import migrate
 from services.core.errors import SegIntError
-from services.core.settings import Settings
+from services.core.settings import read_settings
 
 
 def main(arguments: list[str]) -> int:
     """Prepare the database that the environment names; 0 when it is ready."""
     try:
-        settings = Settings()
+        settings = read_settings()
         if arguments:
             LocalPostgres(Path(arguments[0])).create_database(DATABASE)
         migrate.upgrade(settings.database_url)

@@ -4,11 +4,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from services.client.local.data_dir import chosen_data_dir
-from services.client.local.faults import InvalidEnvironment, NotRunning
-from services.core.settings import Settings
+from services.client.local.faults import NotRunning
+from services.core.settings import Settings, read_settings
 
 FIELDS = {
     "SEGINT_DATABASE_URL": "database_url",
@@ -24,16 +22,9 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
     """Settings with these variables over those of the process's own environment.
 
     Raises:
-        InvalidEnvironment: a variable has a value that cannot be used.
+        InvalidSettings: a variable has a value that cannot be used.
     """
-    given = {field: environment[name] for name, field in FIELDS.items() if environment.get(name)}
-    try:
-        return Settings(**given)  # type: ignore[arg-type] # pydantic turns the text of a path into one
-    except ValidationError as error:
-        faults = "; ".join(
-            f"SEGINT_{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}" for fault in error.errors()
-        )
-        raise InvalidEnvironment(f"{faults}. Correct or unset it and try again.") from error
+    return read_settings(**{field: environment[name] for name, field in FIELDS.items() if environment.get(name)})
 
 
 def local_settings(data_dir: Path | None) -> Settings:
@@ -44,7 +35,7 @@ def local_settings(data_dir: Path | None) -> Settings:
 
     Raises:
         NotRunning: none of them leads to a database.
-        InvalidEnvironment: a SEGINT_ variable has a value that cannot be used.
+        InvalidSettings: a SEGINT_ variable has a value that cannot be used.
     """
     has_own = bool(os.environ.get("SEGINT_DATABASE_URL") and os.environ.get("SEGINT_VOLUME_DIR"))
     if data_dir is None and has_own:
