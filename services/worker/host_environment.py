@@ -32,6 +32,8 @@ ALLOWED = frozenset(
         "VECLIB_MAXIMUM_THREADS",
         "KMP_AFFINITY",
         "KMP_BLOCKTIME",
+        # `make coverage` measures hosts too
+        "COVERAGE_PROCESS_CONFIG",
     }
 )
 ALLOWED_PREFIXES = ("LC_", "NVIDIA_")
@@ -50,9 +52,4 @@ def host_environment(surroundings: Mapping[str, str], scratch: Path) -> dict[str
     if code not in site.getsitepackages():  # a checkout: the host has another working directory
         search = environment.get("PYTHONPATH")
         environment["PYTHONPATH"] = f"{code}{os.pathsep}{search}" if search else code
-    if coverage := surroundings.get("COVERAGE_PROCESS_START"):
-        environment["COVERAGE_PROCESS_START"] = coverage
-        # Coverage writes its data to the working directory, which for a host is deleted.
-        default = str(Path(coverage).parent / ".coverage")
-        environment["COVERAGE_FILE"] = surroundings.get("COVERAGE_FILE", default)
     return environment

@@ -40,7 +40,7 @@ def make_runner(settings: Settings) -> JobRunner:
         capacity=settings.warm_models,
         load_time_limit_seconds=settings.model_load_limit_seconds,
         scratch_limit_bytes=settings.model_scratch_bytes,
-        scratch_root=Path(tempfile.gettempdir()),
+        scratch_root=scratch_root(),
     )
     return JobRunner(
         settings,
@@ -49,6 +49,19 @@ def make_runner(settings: Settings) -> JobRunner:
         hosts,
         worker=f"{socket.gethostname()}:{os.getpid()}",
     )
+
+
+def scratch_root() -> Path:
+    """The folder below which model hosts write, in the temporary folder but of this user alone.
+
+    Raises:
+        SystemExit: somebody else made it first.
+    """
+    root = Path(tempfile.gettempdir()) / f"segint-scratch-{os.getuid()}"
+    root.mkdir(mode=0o700, exist_ok=True)
+    if root.is_symlink() or root.stat().st_uid != os.getuid():
+        raise SystemExit(f"{root} belongs to somebody else; remove it, or set TMPDIR to a folder of this user.")
+    return root
 
 
 class Drain(Middleware):

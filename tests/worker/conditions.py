@@ -25,3 +25,8 @@ def is_running(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return status.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def named_shared_memory() -> list[Path]:
+    """Segments in /dev/shm, but those of database servers, which come and go beside any test."""
+    return sorted(path for path in Path("/dev/shm").iterdir() if not path.name.startswith("PostgreSQL."))

@@ -15,7 +15,7 @@ import pytest
 from services.core.errors import Cancelled, ModelFailed, RuntimeUnavailable, TimeLimitExceeded
 from services.worker.hosts import ModelHost, ModelHosts, Workspace
 from services.worker.runtimes.base import ModelSpec, StructureSpec
-from tests.worker.conditions import is_running, wait_until
+from tests.worker.conditions import is_running, named_shared_memory, wait_until
 from tests.worker.models import GOOD_VOXELS, SCRATCH_LIMIT_BYTES, SHAPE, faulty_spec, phantom_spec, run
 
 
@@ -193,7 +193,7 @@ def test_closing_the_pool_ends_a_load(tmp_path: Path) -> None:
 def test_hosts_come_and_go_without_a_trace(tmp_path: Path) -> None:
     def traces() -> tuple[int, int, list[Path]]:
         open_files = len(list(Path("/proc/self/fd").iterdir()))
-        return open_files, threading.active_count(), sorted(Path("/dev/shm").iterdir())
+        return open_files, threading.active_count(), named_shared_memory()
 
     # Given what is open before
     before = traces()

@@ -10,16 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from services.worker.workspace import ALIGNMENT_BYTES, Workspace
+from tests.worker.conditions import named_shared_memory
 
 SHAPES = [(3, 5, 7), (1, 1, 1)]
 
 
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def shared_memory() -> list[Path]:
-    return sorted(Path("/dev/shm").iterdir())
 
 
 def memory_regions() -> int:
@@ -57,14 +54,14 @@ def test_what_one_side_writes_the_other_reads() -> None:
 
 def test_it_has_no_name_and_leaves_nothing_open() -> None:
     # Given what is open before
-    before = open_files(), shared_memory()
+    before = open_files(), named_shared_memory()
     # When many workspaces come and go
     for _ in range(20):
         with Workspace(SHAPES, SHAPES) as workspace:
-            assert shared_memory() == before[1]
+            assert named_shared_memory() == before[1]
             workspace.inputs[0][...] = 1
     # Then nothing of them is left
-    assert (open_files(), shared_memory()) == before
+    assert (open_files(), named_shared_memory()) == before
     assert memory_regions() == 0
 
 
