@@ -76,7 +76,7 @@ def test_payloads_and_secrets_are_open_to_their_owner_only(up: Path) -> None:
 
 
 def test_the_worker_keeps_its_temporary_files_in_the_data_directory(up: Path) -> None:
-    wait_for(lambda: any((up / "scratch").glob("worker-*")), "the worker's scratch folder")
+    wait_for(lambda: any((up / "scratch").rglob("worker-*")), "the worker's scratch folder")
 
 
 def test_a_second_up_says_where_it_runs_and_starts_nothing(up: Path) -> None:
