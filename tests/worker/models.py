@@ -139,7 +139,8 @@ def forks(volume):
     os._exit(3)
 
 def tells_its_environment(volume):
-    raise LookupError(json.dumps(dict(os.environ, cwd=os.getcwd())))
+    told = dict(os.environ, cwd=os.getcwd())
+    raise LookupError(json.dumps({name: value[:200] for name, value in told.items()}))
 
 def tells_its_files(volume):
     raise LookupError(sorted(os.listdir(f"/proc/{os.getpid()}/fd"), key=int))
