@@ -95,6 +95,7 @@ class Deployment:
             "SEGINT_REDIS_NAMESPACE": self.settings.redis_namespace,
             "SEGINT_VOLUME_DIR": str(self.settings.volume_dir),
             "SEGINT_JANITOR_INTERVAL_SECONDS": "0.2",
+            "SEGINT_MIN_FREE_BYTES": "0",  # the disk that tests run on may be nearly full
             **self.environment,
         }
         with (self.log_dir / f"{name}.log").open("ab") as log:

@@ -12,16 +12,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from services.api.auth import Authenticator
+from services.api.capacity import Capacity
 from services.api.catalogue import Catalogue
 from services.api.doorbell import Ringer
 from services.api.error_responses import HANDLERS
 from services.api.feedback import Feedback
 from services.api.health import Health
 from services.api.janitor import Janitor
+from services.api.jobs import Jobs
 from services.api.metrics import MeasureRequests, Metrics, MetricsRoute
+from services.api.results import Results
 from services.api.segmentations import Segmentations
 from services.api.status import Status
-from services.api.uploads import DrainRefusedBodies, UploadSlots
+from services.api.uploads import DrainRefusedBodies
 from services.core import logs
 from services.core.blobs import Blobs
 from services.core.db.session import AsyncDatabase
@@ -68,38 +71,44 @@ def create_app(settings: Settings) -> Starlette:
 
     status = Status(settings)
     catalogue = Catalogue(database)
-    segmentations = Segmentations(settings, database, blobs, ringer, UploadSlots(settings.max_concurrent_uploads))
+    capacity = Capacity(settings, database, blobs)
+    segmentations = Segmentations(settings, database, blobs, ringer, capacity, Results(settings, database, blobs))
+    jobs = Jobs(settings, database)
     feedback = Feedback(database, settings)
     health = Health(database, blobs, doorbell)
 
-    def route(path: str, method: str, endpoint: Endpoint) -> list[Route]:
-        """Both spellings of a path, with and without the trailing slash, answer directly."""
+    def route(path: str, **endpoints: Endpoint) -> list[Route]:
+        """Both spellings of a path, with and without the trailing slash, answer directly; one endpoint per method."""
 
         label = path.replace(":model_id", "")
 
         async def guarded(request: Request) -> Response:
             request.scope["segint.route"] = label
             authenticator.check(request)
-            return await endpoint(request)
+            method = "GET" if request.method == "HEAD" else request.method
+            return await endpoints[method](request)
 
-        return [Route(spelling, guarded, methods=[method]) for spelling in (path, f"{path}/")]
+        return [Route(spelling, guarded, methods=list(endpoints)) for spelling in (path, f"{path}/")]
 
     # A model's identifier may hold an encoded slash, so it takes all that the rest of the route leaves.
     segmentation = "/api/v2/Model/{model:model_id}/segmentation"
+    job = "/api/segint/v1/jobs/{id}"
     routes = [
-        *route("/ping", "GET", status.ping),
-        *route("/api/ping", "GET", status.ping),
-        *route("/api/v2/Credits", "GET", status.credits),
-        *route("/api/v2/VendorStatus", "GET", status.vendor_status),
-        *route("/api/v2/Model", "GET", catalogue.models),
-        *route(segmentation, "POST", segmentations.submit),
-        *route(segmentation + "/{id}/result", "GET", segmentations.result),
-        *route(segmentation + "/{id}", "GET", segmentations.progress),
-        *route("/api/v2/Feedback/segmentation", "POST", feedback.feedback),
-        *route("/api/v2/Telemetry/segmentation", "POST", feedback.telemetry),
-        *route("/healthz", "GET", health.alive),
-        *route("/readyz", "GET", health.ready),
-        *route("/metrics", "GET", MetricsRoute(metrics, database).show),
+        *route("/ping", GET=status.ping),
+        *route("/api/ping", GET=status.ping),
+        *route("/api/v2/Credits", GET=status.credits),
+        *route("/api/v2/VendorStatus", GET=status.vendor_status),
+        *route("/api/v2/Model", GET=catalogue.models),
+        *route(segmentation, POST=segmentations.submit),
+        *route(segmentation + "/{id}/result", GET=segmentations.result),
+        *route(segmentation + "/{id}", GET=segmentations.progress, DELETE=segmentations.cancel),
+        *route("/api/v2/Feedback/segmentation", POST=feedback.feedback),
+        *route("/api/v2/Telemetry/segmentation", POST=feedback.telemetry),
+        *route(job, GET=jobs.status),
+        *route(job + "/events", GET=jobs.stream),
+        *route("/healthz", GET=health.alive),
+        *route("/readyz", GET=health.ready),
+        *route("/metrics", GET=MetricsRoute(metrics, database).show),
     ]
 
     @asynccontextmanager

@@ -23,6 +23,7 @@ STATUS_OF: dict[type[errors.SegIntError], int] = {
     errors.ModelUnavailable: 400,
     errors.SegmentationUnknown: 400,
     errors.ResultNotReady: 400,
+    errors.SegmentationFinished: 400,
     errors.SegmentationUnsuccessful: 400,
     errors.NotAuthenticated: 401,
     errors.UploadStalled: 408,

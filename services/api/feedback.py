@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from services.api.negotiation import require_protobuf
-from services.api.uploads import UploadLimits, check_announced_size, read_whole
+from services.api.uploads import UploadLimits, announced_bytes, read_whole
 from services.core.db import feedback as rows
 from services.core.db.session import AsyncDatabase
 from services.core.settings import Settings
@@ -34,5 +34,5 @@ class Feedback:
 
     async def _body(self, request: Request) -> bytes:
         require_protobuf(request)
-        check_announced_size(request, self._limits.most_bytes)
+        announced_bytes(request, self._limits.most_bytes)
         return await read_whole(request, self._limits)

@@ -12,10 +12,11 @@ from uuid import UUID
 
 from anyio import to_thread
 
+from services.api.orphans import Orphans
 from services.core.blobs import Blobs
-from services.core.db import claims, jobs, locks, retention
+from services.core.db import attempts, janitor_rounds, jobs, locks, retention
 from services.core.db.session import AsyncDatabase, Session
-from services.core.errors import DatabaseUnavailable
+from services.core.errors import Unavailable
 from services.core.queue import Doorbell, DoorbellUnavailable
 from services.core.settings import Settings
 
@@ -29,7 +30,7 @@ JANITOR_LOCK = 0x5E61_0002
 class Round:
     """What one round found."""
 
-    lost: list[claims.LostAttempt]
+    lost: list[attempts.LostAttempt]
     deletable: list[retention.DeletableFiles]
     ready: int
 
@@ -42,13 +43,14 @@ class Janitor:
         self._database = database
         self._blobs = blobs
         self._doorbell = doorbell
+        self._orphans = Orphans(settings, database, blobs)
 
     async def run(self) -> None:
-        """Work until cancelled; a database or a Redis that is away costs rounds, not the task."""
+        """Work until cancelled; a database, a volume or a Redis that is away costs rounds, not the task."""
         while True:
             try:
                 await self.work_once()
-            except DatabaseUnavailable as error:
+            except Unavailable as error:
                 logger.warning("janitor skipped a round", extra={"reason": error.details})
             except Exception:
                 # A janitor that died silently would be the worst fault of all: log, and try again next round.
@@ -66,20 +68,24 @@ class Janitor:
         deleted = await to_thread.run_sync(self._delete, found)
         if deleted:
             await self._database.run(retention.forget_files, deleted)
+        await self._orphans.look()
         return True
 
     def _settle_rows(self, session: Session) -> Round | None:
         settings = self._settings
         if not locks.try_lock(session, JANITOR_LOCK):
             return None
-        policy = claims.RetryPolicy(
+        policy = attempts.RetryPolicy(
             settings.attempt_limit, settings.retry_delay_seconds, settings.result_retention_hours
         )
         expired = retention.expire(session)
         if expired:
             logger.info("expired", extra={"jobs": expired})
+        lost = []
+        if janitor_rounds.note_round(session, lease_seconds=settings.lease_seconds):
+            lost = attempts.reap_expired_leases(session, lease_seconds=settings.lease_seconds, policy=policy)
         return Round(
-            lost=claims.reap_expired_leases(session, lease_seconds=settings.lease_seconds, policy=policy),
+            lost=lost,
             deletable=retention.deletable_files(session, settings.keep_inputs),
             ready=jobs.count_ready(session),
         )

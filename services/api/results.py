@@ -1,70 +1,91 @@
-"""The answer that may be given once: SegInt-R deleted a result before it was sent; here, after its last byte was.
-
-«Sent» is what a server can know: the last byte left this process for the kernel, and the connection still stood. A
-client that breaks off then, with a small result still in the kernel's buffers, must submit again.
-"""
+"""Results: whole or not at all, with their digest as ETag, in ranges where a download broke off."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import anyio
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from anyio import to_thread
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
 
-from services.core.errors import SegIntError
+from services.api.negotiation import label, wanted_encoding
+from services.api.one_shot import OneShotResponse
+from services.core.blobs import Blobs
+from services.core.db import retention, stored_files
+from services.core.db.session import AsyncDatabase
+from services.core.errors import ResultNotReady, SegmentationUnsuccessful
+from services.core.jobs import UNFINISHED, Job, JobState
+from services.core.settings import Settings
+from services.core.wire.fields import Encoding
+from services.core.wire.model_output import transcode_model_output
+from services.core.wire.segmentations import progress_of
 
 logger = logging.getLogger(__name__)
 
-CHUNK_BYTES = 1 << 18
+MOST_TRANSCODINGS = 2
+"""A result as JSON takes about three times its size in memory while it is made; Velocity asks for protobuf."""
 
 
-class OneShotResponse(Response):
-    """`content` (bytes, or a file), and after its last byte was taken by the client's connection: `delivered`."""
+class Results:
+    """Gives results out. A result is read once to check it and once to send it, so that no damaged byte is sent."""
 
-    def __init__(self, content: Path | bytes, media_type: str, delivered: Callable[[], Awaitable[None]]) -> None:
-        super().__init__(media_type=media_type)
-        self._content = content
-        self._delivered = delivered
-        size = len(content) if isinstance(content, bytes) else content.stat().st_size
-        self.headers["content-length"] = str(size)
+    def __init__(self, settings: Settings, database: AsyncDatabase, blobs: Blobs) -> None:
+        self._one_shot = settings.one_shot_results
+        self._retention_hours = settings.result_retention_hours
+        self._database = database
+        self._blobs = blobs
+        self._transcoding = anyio.CapacityLimiter(MOST_TRANSCODINGS)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send, and tell `delivered` only if the client was still there after the last byte."""
-        gone = anyio.Event()
+    async def respond(self, request: Request, job: Job) -> Response:
+        """The ModelOutput of `job`, its ETag the SHA-256 of the protobuf message.
 
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            gone.set()
+        Raises:
+            ResultNotReady: the job has not finished.
+            SegmentationUnsuccessful: it has no result, or a damaged one; then it counts as failed from now on.
+            StorageAway: the volume is not there.
+        """
+        path = await self._whole_file(job)
+        encoding = wanted_encoding(request)
+        media_type = label(request, encoding)
+        headers = {"Cache-Control": "private, no-cache"}
+        if job.result_sha256 is not None:
+            # Two encodings of one result are two representations, and a tag names one of them.
+            suffix = "-json" if encoding is Encoding.JSON else ""
+            headers["ETag"] = f'"{job.result_sha256}{suffix}"'
+        if self._one_shot and request.method == "GET":
+            content = await self._as_json(path) if encoding is Encoding.JSON else path
+            return OneShotResponse(content, media_type, headers, lambda: self._expire(job))
+        if "ETag" in headers and headers["ETag"] in _tags(request):
+            return Response(status_code=304, headers=headers)
+        if encoding is Encoding.JSON:
+            return Response(await self._as_json(path), media_type=media_type, headers=headers)
+        return FileResponse(path, media_type=media_type, headers=headers)
 
-        async with anyio.create_task_group() as group:
-            group.start_soon(watch)
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            async for chunk in self._chunks():
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                if gone.is_set():
-                    break
-            # Waits until the server's own buffer is empty, and lets it notice a connection that was closed.
-            await send({"type": "http.response.body", "body": b"", "more_body": True})
-            await anyio.lowlevel.checkpoint()
-            if not gone.is_set():
-                await self._delivered_or_logged()
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-            group.cancel_scope.cancel()
+    async def _whole_file(self, job: Job) -> Path:
+        if job.state in UNFINISHED:
+            raise ResultNotReady(
+                f"The segmentation {job.id} is {job.state} ({progress_of(job).percent} %); poll its progress until 100."
+            )
+        if job.state is not JobState.SUCCEEDED or job.result_file is None:
+            reason = progress_of(job).error_text
+            raise SegmentationUnsuccessful(f"The segmentation {job.id} {job.state}, so there is no result: {reason}")
+        fault = await to_thread.run_sync(self._blobs.what_is_wrong_with_result, job.result_file, job.result_sha256)
+        if fault is not None:
+            await self._database.run(stored_files.fail_result, [job.id], fault, retention_hours=self._retention_hours)
+            logger.error("result not shown", extra={"job": str(job.id), "reason": fault})
+            raise SegmentationUnsuccessful(f"The result of {job.id} {fault}; submit the volume again.")
+        return self._blobs.result_path(job.result_file)
 
-    async def _delivered_or_logged(self) -> None:
-        try:
-            await self._delivered()
-        except SegIntError as error:
-            # The answer is given; the result stays until it expires.
-            logger.warning("one-shot result not deleted", extra={"reason": error.details})
+    async def _as_json(self, path: Path) -> bytes:
+        return await to_thread.run_sync(
+            lambda: transcode_model_output(path.read_bytes(), Encoding.JSON), limiter=self._transcoding
+        )
 
-    async def _chunks(self) -> AsyncIterator[bytes]:
-        if isinstance(self._content, bytes):
-            for start in range(0, len(self._content), CHUNK_BYTES):
-                yield self._content[start : start + CHUNK_BYTES]
-            return
-        async with await anyio.open_file(self._content, "rb") as file:
-            while chunk := await file.read(CHUNK_BYTES):
-                yield chunk
+    async def _expire(self, job: Job) -> None:
+        await self._database.run(retention.expire_now, job.id)
+
+
+def _tags(request: Request) -> set[str]:
+    """What `If-None-Match` names, weak or not: a comparison for a cached copy is the weak one (RFC 9110, 13.1.2)."""
+    values = ",".join(request.headers.getlist("if-none-match")).split(",")
+    return {value.strip().removeprefix("W/") for value in values}

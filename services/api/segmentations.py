@@ -1,38 +1,36 @@
-"""A segmentation's three routes: submit, progress, result."""
+"""A segmentation's four routes: submit, progress, cancel, result."""
 
 import logging
 from pathlib import Path
 from uuid import UUID, uuid4
 
-import anyio
 from anyio import to_thread
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from services.api.admission import check_for_model, check_volumes
+from services.api.capacity import Capacity
 from services.api.doorbell import Ringer
-from services.api.negotiation import answer, label, require_protobuf, wanted_encoding
-from services.api.results import OneShotResponse
-from services.api.uploads import UploadLimits, UploadSlots, check_announced_size, stream_to_file
-from services.core.blobs import Blobs, PendingFile, mapped
+from services.api.negotiation import answer, require_protobuf, wanted_encoding
+from services.api.results import Results
+from services.api.uploads import UploadLimits, announced_bytes, stream_to_file
+from services.core.blobs import Blobs, mapped
 from services.core.catalogue import CatalogueEntry
+from services.core.db import cancellation
 from services.core.db import catalogue as catalogue_rows
 from services.core.db import jobs as job_rows
-from services.core.db import retention
 from services.core.db.session import AsyncDatabase
 from services.core.errors import (
     InvalidParameter,
     ModelUnavailable,
-    ResultNotReady,
     SegIntError,
+    SegmentationFinished,
     SegmentationUnknown,
-    SegmentationUnsuccessful,
 )
-from services.core.jobs import UNFINISHED, Job, JobState, NewJob, Priority
+from services.core.jobs import Job, JobState, NewJob, Priority
+from services.core.pending_file import PendingFile
 from services.core.settings import Settings
-from services.core.wire.fields import Encoding
 from services.core.wire.model_input import ModelInput, decode_model_input
-from services.core.wire.model_output import transcode_model_output
 from services.core.wire.segmentations import SegmentationTask, encode_progress, encode_task, progress_of
 
 logger = logging.getLogger(__name__)
@@ -41,25 +39,27 @@ PRIORITY_HEADER = "SegInt-Priority"
 """Not part of the wire that Velocity speaks; `segint segment --priority batch` sends it."""
 
 
-MOST_TRANSCODINGS = 2
-"""A result as JSON takes about three times its size in memory while it is made; Velocity asks for protobuf."""
-
-
 class Segmentations:
     """The routes of a segmentation."""
 
     def __init__(
-        self, settings: Settings, database: AsyncDatabase, blobs: Blobs, ringer: Ringer, slots: UploadSlots
+        self,
+        settings: Settings,
+        database: AsyncDatabase,
+        blobs: Blobs,
+        ringer: Ringer,
+        capacity: Capacity,
+        results: Results,
     ) -> None:
         self._settings = settings
         self._database = database
         self._blobs = blobs
         self._ringer = ringer
-        self._slots = slots
+        self._capacity = capacity
+        self._results = results
         self._limits = UploadLimits(
             settings.max_body_bytes, settings.upload_idle_seconds, settings.upload_limit_seconds
         )
-        self._transcoding = anyio.CapacityLimiter(MOST_TRANSCODINGS)
 
     async def submit(self, request: Request) -> Response:
         """POST /api/v2/Model/{model}/segmentation ← ModelInput → SegmentationTask.
@@ -68,12 +68,12 @@ class Segmentations:
         is told, and the doorbell comes last, because without it the job only waits for the janitor.
         """
         require_protobuf(request)
-        check_announced_size(request, self._limits.most_bytes)
+        announced = announced_bytes(request, self._limits.most_bytes)
         priority = _priority(request)
-        async with self._slots.slot():
+        async with self._capacity.upload(announced):
             job_id = uuid4()
             with self._blobs.new_input(job_id) as pending:
-                await stream_to_file(request, pending, self._limits)
+                await stream_to_file(request, pending, self._limits, self._capacity.check_room)
                 model_input = await to_thread.run_sync(_read, pending.partial)
                 check_volumes(model_input, self._settings.max_volume_voxels)
                 entry = await self._runnable_entry(request.path_params["model"])
@@ -90,22 +90,25 @@ class Segmentations:
         job = await self._job(request)
         return answer(request, encode_progress(progress_of(job), wanted_encoding(request)))
 
+    async def cancel(self, request: Request) -> Response:
+        """DELETE /api/v2/Model/{model}/segmentation/{id} → SegmentationProgress.
+
+        200 when it is cancelled; 202 when a worker runs it, which stops within a heartbeat.
+        """
+        found = await self._job(request)
+        job = await self._database.run(
+            cancellation.request_cancel, found.id, retention_hours=self._settings.result_retention_hours
+        )
+        if job is None or job.state in (JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED):
+            state = JobState.EXPIRED if job is None else job.state
+            raise SegmentationFinished(f"The segmentation {found.id} has {state} already; there is nothing to cancel.")
+        logger.info("cancel asked for", extra={"job": str(job.id), "state": job.state.value})
+        status = 200 if job.state is JobState.CANCELLED else 202
+        return answer(request, encode_progress(progress_of(job), wanted_encoding(request)), status)
+
     async def result(self, request: Request) -> Response:
         """GET /api/v2/Model/{model}/segmentation/{id}/result → ModelOutput."""
-        job = await self._job(request)
-        path = self._result_path(job)
-        encoding = wanted_encoding(request)
-        content: Path | bytes = path
-        if encoding is Encoding.JSON:
-            content = await to_thread.run_sync(
-                lambda: transcode_model_output(path.read_bytes(), encoding), limiter=self._transcoding
-            )
-        media_type = label(request, encoding)
-        if self._settings.one_shot_results and request.method == "GET":
-            return OneShotResponse(content, media_type, lambda: self._database.run(retention.expire_now, job.id))
-        if isinstance(content, bytes):
-            return Response(content, media_type=media_type)
-        return FileResponse(content, media_type=media_type)
+        return await self._results.respond(request, await self._job(request))
 
     async def _accept(
         self,
@@ -125,6 +128,7 @@ class Segmentations:
             client_version=model_input.client_version,
             priority=priority,
             remarks=remarks,
+            input_sha256=pending.sha256,
         )
         try:
             return await self._database.run(job_rows.accept, job)
@@ -172,21 +176,6 @@ class Segmentations:
         if job.state is JobState.EXPIRED:
             raise SegmentationUnknown(f"The segmentation {job_id} has expired; submit the volume again.")
         return job
-
-    def _result_path(self, job: Job) -> Path:
-        if job.state in UNFINISHED:
-            raise ResultNotReady(
-                f"The segmentation {job.id} is {job.state} ({progress_of(job).percent} %); poll its progress until 100."
-            )
-        if job.state is not JobState.SUCCEEDED or job.result_file is None:
-            reason = progress_of(job).error_text
-            raise SegmentationUnsuccessful(f"The segmentation {job.id} {job.state}, so there is no result: {reason}")
-        path = self._blobs.result_path(job.result_file)
-        if not path.is_file():
-            raise SegIntError(
-                f"The result of {job.id} is not on the server's volume any more; submit the volume again."
-            )
-        return path
 
 
 def _read(path: Path) -> ModelInput:

@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import anyio
@@ -11,8 +10,8 @@ from anyio import to_thread
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.core.blobs import PendingFile
-from services.core.errors import BodyTooLarge, TooManyUploads, UploadStalled
+from services.core.errors import BodyTooLarge, UploadStalled
+from services.core.pending_file import PendingFile
 
 WRITE_BYTES = 1 << 20
 """Pieces arrive in tens or hundreds of kilobytes; in batches, they cost fewer trips to the thread that writes."""
@@ -22,43 +21,18 @@ DRAIN_SECONDS = 10.0
 """How much of a refused body is read, and how long, so that its sender gets to see the refusal."""
 
 
-class UploadSlots:
-    """A limit on uploads at one time. More are turned away before their body is read."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._taken = 0
-
-    @property
-    def taken(self) -> int:
-        """Uploads under way."""
-        return self._taken
-
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Hold one slot.
-
-        Raises:
-            TooManyUploads: all are taken.
-        """
-        if self._taken >= self._limit:
-            raise TooManyUploads(f"{self._limit} uploads are under way already; try again in a few seconds.")
-        self._taken += 1
-        try:
-            yield
-        finally:
-            self._taken -= 1
-
-
-def check_announced_size(request: Request, most_bytes: int) -> None:
-    """Refuse a body by its `Content-Length`, before any of it is read.
+def announced_bytes(request: Request, most_bytes: int) -> int | None:
+    """What `Content-Length` says of a body before any of it is read; None for a chunked one, which says nothing.
 
     Raises:
         BodyTooLarge: it announces more than `most_bytes`.
     """
     announced = request.headers.get("content-length")
-    if announced is not None and int(announced) > most_bytes:
+    if announced is None:
+        return None
+    if int(announced) > most_bytes:
         raise _too_large(most_bytes)
+    return int(announced)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +74,21 @@ async def pieces(request: Request, limits: UploadLimits) -> AsyncIterator[bytes]
         yield piece
 
 
-async def stream_to_file(request: Request, pending: PendingFile, limits: UploadLimits) -> None:
+async def stream_to_file(
+    request: Request, pending: PendingFile, limits: UploadLimits, check_room: Callable[[], None]
+) -> None:
     """Write the body to `pending` as it arrives: one batch of about a megabyte is written while the next is received.
 
-    Raises: what `pieces` raises, and
+    `check_room` is called in the writing thread after each batch, and ends the upload by what it raises.
+
+    Raises: what `pieces` and `check_room` raise, and
         StorageFull: the volume has no room for it.
     """
+
+    def write(pieces_of_batch: list[bytes]) -> None:
+        pending.write_all(pieces_of_batch)
+        check_room()
+
     batch: list[bytes] = []
     batch_bytes = 0
     writing: asyncio.Task[None] | None = None
@@ -116,7 +99,7 @@ async def stream_to_file(request: Request, pending: PendingFile, limits: UploadL
             if batch_bytes >= WRITE_BYTES:
                 if writing is not None:
                     await writing
-                writing = asyncio.create_task(to_thread.run_sync(pending.write_all, batch))
+                writing = asyncio.create_task(to_thread.run_sync(write, batch))
                 batch, batch_bytes = [], 0
     finally:
         # Two threads must not write at once, and a fault of the last batch must be seen.

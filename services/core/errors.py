@@ -72,6 +72,12 @@ class ResultNotReady(SegIntError):
     summary = "Result not ready"
 
 
+class SegmentationFinished(SegIntError):
+    """A change to a segmentation that has ended already."""
+
+    summary = "Segmentation already finished"
+
+
 class SegmentationUnsuccessful(SegIntError):
     """The result of a segmentation that failed or was cancelled."""
 
@@ -125,6 +131,25 @@ class TooManyUploads(Unavailable):
     """The limit of uploads at one time is reached."""
 
     summary = "Too many uploads at once"
+
+
+class QueueFull(Unavailable):
+    """The limit of jobs that wait is reached."""
+
+    summary = "Queue full"
+    retry_after_seconds = 30
+
+
+class TooManyStreams(Unavailable):
+    """The limit of open event streams is reached."""
+
+    summary = "Too many event streams"
+
+
+class StorageAway(Unavailable):
+    """The mounted volume is not there, or cannot be read."""
+
+    summary = "Storage unavailable"
 
 
 class StorageFull(SegIntError):
@@ -182,6 +207,12 @@ class HostCrashed(AttemptLost):
     """The model host process died while it worked."""
 
     summary = "Model host crashed"
+
+
+class MemoryLimitExceeded(AttemptLost):
+    """The model took more memory than it may and was killed."""
+
+    summary = "Model exceeded its memory limit"
 
 
 class TimeLimitExceeded(AttemptLost):

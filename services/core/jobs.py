@@ -19,12 +19,13 @@ class JobState(StrEnum):
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
     JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.QUEUED}),
-    JobState.SUCCEEDED: frozenset({JobState.EXPIRED}),
+    JobState.SUCCEEDED: frozenset({JobState.EXPIRED, JobState.FAILED}),
     JobState.FAILED: frozenset({JobState.EXPIRED}),
     JobState.CANCELLED: frozenset({JobState.EXPIRED}),
     JobState.EXPIRED: frozenset(),
 }
-"""Every legal change of state. `running → queued` is an attempt lost or released."""
+"""Every legal change of state. `running → queued` is an attempt lost or released, `succeeded → failed` a result that
+was damaged or lost on the volume."""
 
 UNFINISHED = frozenset({JobState.QUEUED, JobState.RUNNING})
 FINISHED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
@@ -75,6 +76,8 @@ class NewJob:
     priority: Priority
     remarks: str = ""
     """What was noticed at the door, such as constraints of the family that the volumes do not meet."""
+    input_sha256: str = ""
+    """Of the request body, hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +97,20 @@ class Job:
     result_file: str | None
     created_at: datetime
     started_at: datetime | None
+    """When its first attempt began."""
     finished_at: datetime | None
     expires_at: datetime | None
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    claimed_at: datetime | None = None
+    """When its last attempt began."""
+    worker: str | None = None
+    """Who runs it, or ran it last."""
+    remarks: str = ""
+    input_bytes: int = 0
+    input_sha256: str | None = None
+    """Hexadecimal; None for jobs from before digests were kept. So is the result's."""
+    result_bytes: int | None = None
+    result_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +125,47 @@ class Claim:
     waited_seconds: float
     """Between acceptance and this claim."""
     priority: Priority = Priority.INTERACTIVE
+    input_sha256: str | None = None
+    """What the input's bytes must hash to, hexadecimal; None where it was not kept."""
+
+
+class JobEventKind(StrEnum):
+    """What may happen to a job, in the words of its time line."""
+
+    ACCEPTED = "accepted"
+    CLAIMED = "claimed"
+    RELEASED = "released"
+    """Given back by a worker that stops; the attempt does not count."""
+    LOST = "lost"
+    """An attempt ended without a verdict; another follows."""
+    CANCEL_REQUESTED = "cancel_requested"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """One entry of a job's time line."""
+
+    at: datetime
+    kind: JobEventKind
+    attempt: int
+    """The attempt it belongs to, counted from 1; 0 before the first."""
+    worker: str | None
+    details: str
+    """Why, in words; may be empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """A job with its surroundings, as a person who waits for it wants to know."""
+
+    job: Job
+    events: tuple[JobEvent, ...]
+    """Oldest first."""
+    queue_position: int | None
+    """1 is claimed next; None unless it is queued."""
+    remaining_seconds: float | None
+    """Estimate from the history of the models involved; None where there is none, and once it is finished."""

@@ -76,10 +76,15 @@ class Settings(BaseSettings):
     )
     max_concurrent_uploads: int = Field(8, gt=0, description="Uploads at one time, per API process.")
 
+    max_queued_jobs: int = Field(
+        500, gt=0, description="Jobs that may wait at one time; further uploads are asked to come back later."
+    )
+    min_free_bytes: int = Field(
+        1 * GIB, ge=0, description="Room that uploads leave on the volume, so that results can still be written."
+    )
     upload_idle_seconds: float = Field(
         60, gt=0, description="How long an upload may send nothing before it is given up."
     )
-
     upload_limit_seconds: float = Field(
         900, gt=0, description="How long one upload may take in all, however steadily it trickles."
     )
@@ -100,14 +105,24 @@ class Settings(BaseSettings):
         24, gt=0, allow_inf_nan=False, description="How long a finished job and its result are kept."
     )
     keep_inputs: KeepInputs = Field(
-        KeepInputs.NEVER, description="Which finished jobs keep their input until they expire: never, failed, always."
+        KeepInputs.FAILED, description="Which finished jobs keep their input until they expire: never, failed, always."
     )
     janitor_interval_seconds: float = Field(1, gt=0, description="Time between two rounds of the janitor.")
+    orphan_seconds: float = Field(
+        3600,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long a file that no job names, or a job whose file is missing, may stay so before the file is "
+        "deleted or the job failed.",
+    )
 
     # Model hosts
     warm_models: int = Field(2, gt=0, description="Models that one worker keeps loaded.")
     model_load_limit_seconds: int = Field(300, gt=0, description="Longest time a model may take to load.")
     model_scratch_bytes: int = Field(1 * GIB, gt=0, description="Most that a model may write to its scratch folder.")
+    model_memory_bytes: int = Field(
+        0, ge=0, description="Most memory of its own that a model may take on the host before it is stopped; 0: any."
+    )
     drain_seconds: int = Field(
         30, gt=0, description="How long a worker that was told to stop lets its running job finish."
     )
@@ -130,6 +145,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"SEGINT_HEARTBEAT_SECONDS is {self.heartbeat_seconds:g}, but a lease of {self.lease_seconds:g} s "
                 "needs at least two heartbeats; lower it, or raise SEGINT_LEASE_SECONDS"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _uploads_are_no_orphans(self) -> Self:
+        if self.orphan_seconds <= self.upload_limit_seconds:
+            raise ValueError(
+                f"SEGINT_ORPHAN_SECONDS is {self.orphan_seconds:g}, but an upload may take "
+                f"SEGINT_UPLOAD_LIMIT_SECONDS, {self.upload_limit_seconds:g} s, and has no job until it is whole; "
+                "raise the first or lower the second"
             )
         return self
 

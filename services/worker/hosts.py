@@ -30,9 +30,16 @@ class ModelHosts:
     """A pool of hosts. One thread acquires and uses them; `close` may be called from any other."""
 
     def __init__(
-        self, capacity: int, load_time_limit_seconds: float, scratch_limit_bytes: int, scratch_root: Path
+        self,
+        capacity: int,
+        load_time_limit_seconds: float,
+        scratch_limit_bytes: int,
+        scratch_root: Path,
+        memory_limit_bytes: int = 0,
     ) -> None:
         """Keep up to `capacity` models loaded. Scratch folders are made below `scratch_root`, on local disk.
+
+        Each host may take `memory_limit_bytes` of memory for itself; 0 is no limit.
 
         Raises ValueError for a capacity below one, OSError when `scratch_root` cannot be written to.
         """
@@ -41,6 +48,7 @@ class ModelHosts:
         self._capacity = capacity
         self._load_time_limit_seconds = load_time_limit_seconds
         self._scratch_limit_bytes = scratch_limit_bytes
+        self._memory_limit_bytes = memory_limit_bytes
         self._scratch = ScratchRoot(scratch_root)
         # Its one thread lives as long as the pool: see ModelHost.
         self._spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model-host-spawner")
@@ -110,7 +118,8 @@ class ModelHosts:
 
     def _start(self, spec: ModelSpec) -> ModelHost:
         try:
-            return ModelHost(spec, ScratchFolder(self._scratch.path, self._scratch_limit_bytes), self._spawner)
+            scratch = ScratchFolder(self._scratch.path, self._scratch_limit_bytes)
+            return ModelHost(spec, scratch, self._spawner, memory_limit_bytes=self._memory_limit_bytes)
         except OSError as error:
             raise HostCrashed(
                 f"A model host could not be started ({error.strerror}); free memory, processes or disk space here."

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from services.core.blobs import Blobs
 from services.core.catalogue import CatalogueEntry
+from services.core.db import attempts, claims, jobs
 from services.core.db import catalogue as catalogue_rows
-from services.core.db import claims, jobs
 from services.core.db.session import Database
 from services.core.errors import (
     AttemptLost,
@@ -55,7 +55,7 @@ class JobRunner:
         self._blobs = blobs
         self._hosts = hosts
         self._worker = worker
-        self._policy = claims.RetryPolicy(
+        self._policy = attempts.RetryPolicy(
             settings.attempt_limit, settings.retry_delay_seconds, settings.result_retention_hours
         )
         self._draining = threading.Event()
@@ -151,7 +151,8 @@ class JobRunner:
         )
         spec = pipeline.model_spec(entry, entry.attachment, self._blobs)
         try:
-            return pipeline.segment(self._blobs.input_path(claim.input_file), entry, spec, run)
+            request = self._blobs.input_path(claim.input_file)
+            return pipeline.segment(request, claim.input_sha256, entry, spec, run)
         finally:
             # The work is over: a heartbeat that comes after the verdict must not end a host that is warm for the next.
             with self._lock:
@@ -174,6 +175,7 @@ class JobRunner:
                     claim,
                     result_file=pending.target.name,
                     result_bytes=pending.size_bytes,
+                    result_sha256=pending.sha256,
                     stage_seconds=stage_seconds,
                     retention_hours=self._settings.result_retention_hours,
                 )
@@ -210,7 +212,7 @@ class JobRunner:
             self._stopped(claim, lease)
             return
         state = self._through_outage(
-            lambda: self._database.run(claims.lose_attempt, claim, reason=reason, policy=self._policy)
+            lambda: self._database.run(attempts.lose_attempt, claim, reason=reason, policy=self._policy)
         )
         logger.warning(
             "attempt lost", extra={"job": str(claim.job_id), "reason": reason, "now": state or JobState.RUNNING}

@@ -41,6 +41,7 @@ def make_runner(settings: Settings) -> JobRunner:
         load_time_limit_seconds=settings.model_load_limit_seconds,
         scratch_limit_bytes=settings.model_scratch_bytes,
         scratch_root=scratch_root(),
+        memory_limit_bytes=settings.model_memory_bytes,
     )
     return JobRunner(
         settings,

@@ -11,9 +11,17 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import NoReturn
 
-from services.core.errors import Cancelled, HostCrashed, ModelFailed, RuntimeUnavailable, TimeLimitExceeded
+from services.core.errors import (
+    Cancelled,
+    HostCrashed,
+    MemoryLimitExceeded,
+    ModelFailed,
+    RuntimeUnavailable,
+    TimeLimitExceeded,
+)
 from services.worker.child_process import ChildProcess
 from services.worker.host_environment import host_environment
+from services.worker.memory import anonymous_bytes
 from services.worker.protocol import Message, MessageBuffer, ProtocolError, encode
 from services.worker.runtimes.base import ModelSpec, Report
 from services.worker.scratch import ScratchFolder
@@ -38,13 +46,16 @@ DETAILS_CHARACTERS = 2000
 class ModelHost:
     """A started host. One thread loads and segments; `kill` and the properties may be used from any other."""
 
-    def __init__(self, spec: ModelSpec, scratch: ScratchFolder, spawner: Executor) -> None:
-        """Start the host; it owns `scratch` from now on. `spawner`: see ChildProcess.
+    def __init__(
+        self, spec: ModelSpec, scratch: ScratchFolder, spawner: Executor, *, memory_limit_bytes: int = 0
+    ) -> None:
+        """Start the host; it owns `scratch` from now on. `spawner`: see ChildProcess. A limit of 0 bytes is none.
 
         Raises OSError when no process can be started; the scratch folder is gone then.
         """
         self.spec = spec
         self._scratch = scratch
+        self._memory_limit_bytes = memory_limit_bytes
         self._spawner = spawner  # kept, because the host ends with its thread
         self._messages = MessageBuffer()
         self._state = threading.Lock()
@@ -191,6 +202,7 @@ class ModelHost:
                     f"Model {self.spec.model_id!r} did not finish within {time_limit_seconds:g} s and was stopped; "
                     "give it a longer time limit, or a faster device."
                 )
+            self._check_memory()
             if now >= scratch_check_at:
                 scratch_check_at = now + SCRATCH_CHECK_SECONDS
                 self._check_scratch()
@@ -205,6 +217,13 @@ class ModelHost:
         if not chunk:
             raise ConnectionResetError
         return list(self._messages.feed(chunk))
+
+    def _check_memory(self) -> None:
+        if self._memory_limit_bytes and anonymous_bytes(self.pid) > self._memory_limit_bytes:
+            raise MemoryLimitExceeded(
+                f"Model {self.spec.model_id!r} took more than the {self._memory_limit_bytes} bytes of memory that a "
+                "model may and was stopped; make it need less, or raise SEGINT_MODEL_MEMORY_BYTES."
+            )
 
     def _check_scratch(self) -> None:
         if self._scratch.used_bytes() > self._scratch.limit_bytes:

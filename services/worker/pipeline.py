@@ -1,14 +1,16 @@
 """One segmentation from request bytes to result bytes: decode, run, encode. Knows neither PostgreSQL nor Redis."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.core.blobs import Blobs, mapped
 from services.core.catalogue import Attachment, CatalogueEntry, channel_order
-from services.core.errors import AttemptLost, JobError
+from services.core.errors import AttemptLost, InvalidModelInput, JobError, MalformedMessage
 from services.core.volumes import Shape
 from services.core.wire.model_input import ModelInput, SubmittedVolume, decode_model_input
 from services.core.wire.model_output import encode_model_output
@@ -69,8 +71,14 @@ def model_spec(entry: CatalogueEntry, attachment: Attachment, blobs: Blobs) -> M
     )
 
 
-def segment(request: Path, entry: CatalogueEntry, spec: ModelSpec, run: Run) -> tuple[bytes, dict[str, float]]:
+def segment(
+    request: Path, input_sha256: str | None, entry: CatalogueEntry, spec: ModelSpec, run: Run
+) -> tuple[bytes, dict[str, float]]:
     """The serialized ModelOutput for the serialized ModelInput in `request`, and the seconds of each stage.
+
+    Args:
+        request: the uploaded file.
+        input_sha256: what its bytes must hash to, hexadecimal; None where that is not known.
 
     Raises:
         JobError: a fault of the request's data or of the model, which another attempt would repeat.
@@ -79,36 +87,61 @@ def segment(request: Path, entry: CatalogueEntry, spec: ModelSpec, run: Run) -> 
     """
     stages = Stages()
     buffer = _mapped(request)
-    model_input = decode_model_input(buffer)
-    volumes = _in_model_order(model_input, entry)
-    data = [buffer[volume.data.start : volume.data.start + volume.data.length] for volume in volumes]
-    for volume, compressed in zip(volumes, data, strict=True):
-        check_declared_size(compressed, 2 * volume.voxel_count)
-    shapes = [volume.shape for volume in volumes]
-    mask_shapes = [shapes[structure.channel_index] for structure in spec.structures]
-    with Workspace(shapes, mask_shapes) as workspace:
-        with stages.timed("decode"):
-            workspace.prefault()
-            for compressed, voxels in zip(data, workspace.inputs, strict=True):
-                inflate_into(compressed, voxels)
-        run.report_percent(DECODED_PERCENT)
-        with stages.timed("load"):
-            _check_files(spec)
-            host = run.hosts.acquire(spec, on_start=run.host_started)
-        run.report_percent(LOADED_PERCENT)
-        with stages.timed("model"):
-            host.segment(
-                workspace,
-                time_limit_seconds=run.time_limit_seconds,
-                on_progress=lambda done: run.report_percent(
-                    LOADED_PERCENT + int(done * (SEGMENTED_PERCENT - LOADED_PERCENT))
-                ),
-            )
-        run.report_percent(SEGMENTED_PERCENT)
-        with stages.timed("encode"):
-            message = _encode(entry, workspace, mask_shapes)
-        run.report_percent(ENCODED_PERCENT)
+    with _verifying(buffer, input_sha256) as verify:
+        model_input = decode_model_input(buffer)
+        volumes = _in_model_order(model_input, entry)
+        data = [buffer[volume.data.start : volume.data.start + volume.data.length] for volume in volumes]
+        for volume, compressed in zip(volumes, data, strict=True):
+            check_declared_size(compressed, 2 * volume.voxel_count)
+        shapes = [volume.shape for volume in volumes]
+        mask_shapes = [shapes[structure.channel_index] for structure in spec.structures]
+        with Workspace(shapes, mask_shapes) as workspace:
+            with stages.timed("decode"):
+                workspace.prefault()
+                for compressed, voxels in zip(data, workspace.inputs, strict=True):
+                    inflate_into(compressed, voxels)
+                verify()
+            run.report_percent(DECODED_PERCENT)
+            with stages.timed("load"):
+                _check_files(spec)
+                host = run.hosts.acquire(spec, on_start=run.host_started)
+            run.report_percent(LOADED_PERCENT)
+            with stages.timed("model"):
+                host.segment(
+                    workspace,
+                    time_limit_seconds=run.time_limit_seconds,
+                    on_progress=lambda done: run.report_percent(
+                        LOADED_PERCENT + int(done * (SEGMENTED_PERCENT - LOADED_PERCENT))
+                    ),
+                )
+            run.report_percent(SEGMENTED_PERCENT)
+            with stages.timed("encode"):
+                message = _encode(entry, workspace, mask_shapes)
+            run.report_percent(ENCODED_PERCENT)
     return message, stages.seconds
+
+
+@contextmanager
+def _verifying(buffer: memoryview, sha256: str | None) -> Iterator[Callable[[], None]]:
+    """Hash `buffer` beside the work of the context, which calls what it is given once it needs to know.
+
+    A fault that the context finds in the request is the server's where the bytes are not those that were uploaded.
+    """
+    if sha256 is None:
+        yield lambda: None
+        return
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="verify") as executor:
+        digest = executor.submit(lambda: hashlib.sha256(buffer).hexdigest())
+
+        def verify() -> None:
+            if digest.result() != sha256:
+                raise JobError("The uploaded volume was damaged on the server's volume; submit it again.")
+
+        try:
+            yield verify
+        except (JobError, InvalidModelInput, MalformedMessage):
+            verify()
+            raise
 
 
 def _mapped(path: Path) -> memoryview:

@@ -15,8 +15,9 @@ from uuid import UUID
 
 import pytest
 
-from services.core.blobs import COPY_BYTES, FAMILIES, FOLDERS, INPUTS, MODELS, RESULTS, Blobs, PendingFile, mapped
+from services.core.blobs import COPY_BYTES, FAMILIES, FOLDERS, INPUTS, MODELS, RESULTS, Blobs, mapped
 from services.core.errors import StorageFull
+from services.core.pending_file import PendingFile
 
 JOB_ID = UUID(int=7)
 TOKEN = UUID(int=9)

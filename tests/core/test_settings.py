@@ -34,7 +34,7 @@ def test_what_is_required_is_enough() -> None:
     assert settings.volume_dir == Path("/volume")
     # The defaults are the contract's.
     assert settings.constraint_policy is ConstraintPolicy.RECORD
-    assert settings.keep_inputs is KeepInputs.NEVER
+    assert settings.keep_inputs is KeepInputs.FAILED
     assert settings.protobuf_content_type == "application/x-protobuf"
     assert settings.attempt_limit == 3
     assert settings.api_tokens == ()

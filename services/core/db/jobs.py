@@ -5,8 +5,9 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from services.core.db import job_events
 from services.core.db.tables import SegmentationJobRow as Row
-from services.core.jobs import Job, JobErrorCode, JobState, NewJob, Priority
+from services.core.jobs import Job, JobErrorCode, JobEventKind, JobState, NewJob, Priority
 
 
 def accept(session: Session, job: NewJob) -> Job:
@@ -17,20 +18,22 @@ def accept(session: Session, job: NewJob) -> Job:
         priority=int(job.priority),
         input_file=job.input_file,
         input_bytes=job.input_bytes,
+        input_sha256=job.input_sha256 or None,
         voxel_count=job.voxel_count,
         client_version=job.client_version,
         remarks=job.remarks,
     )
     session.add(row)
     session.flush()
+    job_events.record(session, job.id, JobEventKind.ACCEPTED, details=job.remarks)
     session.refresh(row)
-    return _job(row)
+    return as_job(row)
 
 
 def find(session: Session, job_id: UUID) -> Job | None:
     """The job of that identifier."""
     row = session.get(Row, job_id)
-    return None if row is None else _job(row)
+    return None if row is None else as_job(row)
 
 
 def count_by_state(session: Session) -> dict[JobState, int]:
@@ -39,6 +42,11 @@ def count_by_state(session: Session) -> dict[JobState, int]:
     for state, count in session.execute(select(Row.state, func.count()).group_by(Row.state)):
         counts[JobState(state)] = count
     return counts
+
+
+def count_queued(session: Session) -> int:
+    """Jobs that wait, those that back off included."""
+    return session.scalar(select(func.count()).where(Row.state == JobState.QUEUED)) or 0
 
 
 def count_ready(session: Session) -> int:
@@ -54,7 +62,8 @@ def oldest_queued_seconds(session: Session) -> float:
     return float(age or 0)
 
 
-def _job(row: Row) -> Job:
+def as_job(row: Row) -> Job:
+    """The value of a row."""
     return Job(
         id=row.id,
         model_id=row.model_id,
@@ -72,4 +81,11 @@ def _job(row: Row) -> Job:
         finished_at=row.finished_at,
         expires_at=row.expires_at,
         stage_seconds=row.stage_seconds,
+        claimed_at=row.claimed_at,
+        worker=row.worker,
+        remarks=row.remarks,
+        input_bytes=row.input_bytes,
+        input_sha256=row.input_sha256,
+        result_bytes=row.result_bytes,
+        result_sha256=row.result_sha256,
     )

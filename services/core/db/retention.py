@@ -7,8 +7,9 @@ from uuid import UUID
 from sqlalchemy import and_, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from services.core.db import job_events
 from services.core.db.tables import SegmentationJobRow as Row
-from services.core.jobs import FINISHED, JobState, KeepInputs
+from services.core.jobs import FINISHED, JobEventKind, JobState, KeepInputs
 
 FILES_PER_ROUND = 200
 """Files that one round of the janitor deletes at most, so that a round stays short."""
@@ -29,15 +30,20 @@ def expire(session: Session) -> int:
         .where(Row.state.in_(_values(FINISHED)), Row.expires_at < func.now())
         .values(state=JobState.EXPIRED.value)
         .returning(Row.id)
-    )
-    return len(expired.all())
+    ).all()
+    job_events.record_all(session, expired, JobEventKind.EXPIRED)
+    return len(expired)
 
 
 def expire_now(session: Session, job_id: UUID) -> None:
     """Let a succeeded job expire at once: its result was fetched and is to be fetched once only."""
-    session.execute(
-        update(Row).where(Row.id == job_id, Row.state == JobState.SUCCEEDED).values(state=JobState.EXPIRED.value)
+    expired = session.scalars(
+        update(Row)
+        .where(Row.id == job_id, Row.state == JobState.SUCCEEDED)
+        .values(state=JobState.EXPIRED.value)
+        .returning(Row.id)
     )
+    job_events.record_all(session, expired, JobEventKind.EXPIRED, "its result was fetched, and may be fetched once")
 
 
 def deletable_files(session: Session, keep_inputs: KeepInputs) -> list[DeletableFiles]:
@@ -48,7 +54,8 @@ def deletable_files(session: Session, keep_inputs: KeepInputs) -> list[Deletable
         KeepInputs.ALWAYS: frozenset[JobState](),
     }[keep_inputs] | {JobState.EXPIRED}
     input_spent = and_(Row.input_file.is_not(None), Row.state.in_(_values(spent)))
-    result_spent = and_(Row.result_file.is_not(None), Row.state == JobState.EXPIRED)
+    # Failed with a result: the result was found damaged.
+    result_spent = and_(Row.result_file.is_not(None), Row.state.in_([JobState.EXPIRED, JobState.FAILED]))
     rows = session.execute(
         select(
             Row.id,

@@ -209,6 +209,12 @@ class SegmentationJobRow(Base):
             postgresql_where="input_file IS NOT NULL OR result_file IS NOT NULL",
         ),
         Index("ix_segmentation_job_expiry", "expires_at", postgresql_where="state <> 'expired'"),
+        Index(
+            "ix_segmentation_job_history",
+            "model_id",
+            text("finished_at DESC"),
+            postgresql_where="run_seconds IS NOT NULL",
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -223,6 +229,7 @@ class SegmentationJobRow(Base):
     claim_token: Mapped[UUID | None] = mapped_column()
     lease_expires_at: Mapped[datetime | None] = mapped_column()
     worker: Mapped[str | None] = mapped_column()
+    """Who runs it, or ran it last."""
     cancel_requested: Mapped[bool] = mapped_column(Boolean, server_default=false())
     run_after: Mapped[datetime] = mapped_column(server_default=func.now())
     stage_seconds: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
@@ -230,13 +237,46 @@ class SegmentationJobRow(Base):
     """NULL once deleted from the volume; so is `result_file`."""
     result_file: Mapped[str | None] = mapped_column()
     input_bytes: Mapped[int] = mapped_column(BigInteger)
+    input_sha256: Mapped[str | None] = mapped_column()
     voxel_count: Mapped[int] = mapped_column(BigInteger)
     result_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    result_sha256: Mapped[str | None] = mapped_column()
     client_version: Mapped[str] = mapped_column(server_default="")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None] = mapped_column()
+    """When its first attempt began."""
+    claimed_at: Mapped[datetime | None] = mapped_column()
+    """When its last attempt began."""
+    run_seconds: Mapped[float | None] = mapped_column()
+    """From the last claim to success; what estimates are made from."""
     finished_at: Mapped[datetime | None] = mapped_column()
     expires_at: Mapped[datetime | None] = mapped_column()
+
+
+class JobEventRow(Base):
+    """The time line of jobs: only ever appended to."""
+
+    __tablename__ = "job_event"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("segmentation_job.id", ondelete="CASCADE"), index=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    kind: Mapped[str] = mapped_column()
+    attempt: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    worker: Mapped[str | None] = mapped_column()
+    details: Mapped[str] = mapped_column(server_default="")
+
+
+class JanitorRoundRow(Base):
+    """One row: when a janitor worked last, over all API processes."""
+
+    __tablename__ = "janitor_round"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    last_at: Mapped[datetime] = mapped_column()
+    reap_after: Mapped[datetime] = mapped_column()
+    """No lease is taken back before this."""
 
 
 # --- What clients report -------------------------------------------------------------------------------------

@@ -7,14 +7,14 @@ from uuid import UUID, uuid4
 from sqlalchemy import delete, func, update
 
 from services.core.catalogue import ModelFamily, ModelVersion
-from services.core.db import catalogue, claims, jobs
+from services.core.db import attempts, catalogue, claims, jobs
 from services.core.db.session import Database
 from services.core.db.tables import SegmentationJobRow as Row
 from services.core.jobs import Claim, Job, JobState, NewJob, Priority
 
 MODEL = "Lungs é"
 LEASE_SECONDS = 60.0
-POLICY = claims.RetryPolicy(attempt_limit=3, retry_delay_seconds=0, retention_hours=1)
+POLICY = attempts.RetryPolicy(attempt_limit=3, retry_delay_seconds=0, retention_hours=1)
 """Another attempt may follow at once."""
 
 
@@ -72,12 +72,13 @@ class Jobs:
             claim,
             result_file=f"{claim.job_id}.{claim.token}.pb",
             result_bytes=5,
+            result_sha256="5" * 64,
             stage_seconds={"model": 1.5},
             retention_hours=retention_hours,
         )
 
-    def reap(self, lease_seconds: float = 0, policy: claims.RetryPolicy = POLICY) -> list[claims.LostAttempt]:
-        return self.database.run(claims.reap_expired_leases, lease_seconds=lease_seconds, policy=policy)
+    def reap(self, lease_seconds: float = 0, policy: attempts.RetryPolicy = POLICY) -> list[attempts.LostAttempt]:
+        return self.database.run(attempts.reap_expired_leases, lease_seconds=lease_seconds, policy=policy)
 
 
 def new_job(job_id: UUID, priority: Priority = Priority.INTERACTIVE, model_id: str = MODEL) -> NewJob:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from services.core.db import claims, locks, retention
+from services.core.db import attempts, claims, locks, retention
 from services.core.db.session import Session
 from services.core.jobs import FINISHED, JobErrorCode, JobState, KeepInputs
 from tests.core.db.job_rows import MODEL, Jobs, ago
@@ -26,7 +26,7 @@ def test_only_leases_that_are_over_are_taken_back(jobs_at_hand: Jobs) -> None:
         for state in set(JobState) - {JobState.RUNNING}
     }
     # When leases are taken back, Then it is that one
-    assert jobs_at_hand.reap() == [claims.LostAttempt(silent.job_id, silent.token, JobState.QUEUED)]
+    assert jobs_at_hand.reap() == [attempts.LostAttempt(silent.job_id, silent.token, JobState.QUEUED)]
     assert jobs_at_hand.state(held.job_id) is JobState.RUNNING
     assert {job_id: jobs_at_hand.state(job_id) for job_id in others} == others
     # and not twice
@@ -126,14 +126,16 @@ def test_inputs_go_by_policy_and_results_when_expired(
     by_state = {state: jobs_at_hand.accept(state=state.value, result_file=f"r-{state}") for state in JobState}
     # When the janitor asks what can go
     deletable = jobs_at_hand.database.run(retention.deletable_files, keep)
-    # Then it is the inputs that the policy lets go, and the result of the expired job
+    # Then it is the inputs that the policy lets go, and the results of the expired job and of the one that failed,
+    # whose result was found damaged
+    spent_results = {JobState.EXPIRED, JobState.FAILED}
     assert {files.job_id: files for files in deletable} == {
         by_state[state]: retention.DeletableFiles(
             by_state[state],
-            f"{by_state[state]}.pb",
-            "r-expired" if state is JobState.EXPIRED else None,
+            f"{by_state[state]}.pb" if state in spent else None,
+            f"r-{state}" if state in spent_results else None,
         )
-        for state in spent
+        for state in spent | spent_results
     }
     # and once they are forgotten, nothing of it is named again
     jobs_at_hand.database.run(retention.forget_files, deletable)
@@ -141,7 +143,7 @@ def test_inputs_go_by_policy_and_results_when_expired(
     for state, job_id in by_state.items():
         job = jobs_at_hand.job(job_id)
         assert (job.input_file is None) == (state in spent)
-        assert (job.result_file is None) == (state is JobState.EXPIRED)
+        assert (job.result_file is None) == (state in spent_results)
 
 
 def test_what_was_kept_goes_when_the_job_expires(jobs_at_hand: Jobs) -> None:

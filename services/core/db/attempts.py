@@ -1,0 +1,98 @@
+"""Attempts that end without a verdict: by a crash, a time-out, or a worker that is heard of no more."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, func, select, text
+from sqlalchemy.orm import Session
+
+from services.core.db import job_events
+from services.core.db.claims import held_by, seconds, storable
+from services.core.db.tables import SegmentationJobRow as Row
+from services.core.jobs import FINISHED, Claim, JobErrorCode, JobEventKind, JobState
+
+MOST_BACK_OFF_DOUBLINGS = 8
+"""2 s becomes at most some 8 minutes."""
+
+EVENT_OF = {
+    JobState.QUEUED: JobEventKind.LOST,
+    JobState.FAILED: JobEventKind.FAILED,
+    JobState.CANCELLED: JobEventKind.CANCELLED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """What happens to a job whose attempt was lost."""
+
+    attempt_limit: int
+    retry_delay_seconds: float
+    retention_hours: float
+
+
+class LostAttempt(NamedTuple):
+    """A job whose attempt ended without a verdict, and what became of it."""
+
+    job_id: UUID
+    token: UUID
+    state: JobState
+
+
+def lose_attempt(session: Session, claim: Claim, *, reason: str, policy: RetryPolicy) -> JobState | None:
+    """Give the job back after a crash or time-out: queued again, or failed at the attempt limit.
+
+    Returns:
+        The job's new state; None when the claim was lost before.
+    """
+    lost = _lose_attempts(session, held_by(claim), reason, policy)
+    return lost[0].state if lost else None
+
+
+def reap_expired_leases(session: Session, *, lease_seconds: float, policy: RetryPolicy) -> list[LostAttempt]:
+    """Take back every running job whose worker stopped sending heartbeats.
+
+    Not within one lease of the database's own start: no worker could send a heartbeat while it was away.
+    """
+    started_long_ago = text("pg_postmaster_start_time() + make_interval(secs => :lease) < now()").bindparams(
+        lease=lease_seconds
+    )
+    expired = and_(Row.state == JobState.RUNNING, Row.lease_expires_at < func.now(), started_long_ago)
+    return _lose_attempts(session, expired, "its worker stopped answering", policy)
+
+
+def _lose_attempts(
+    session: Session, condition: ColumnElement[bool], reason: str, policy: RetryPolicy
+) -> list[LostAttempt]:
+    """End the running attempts that meet `condition`: cancelled if asked for, failed at the limit, queued otherwise."""
+    rows = session.execute(select(Row).where(condition).with_for_update(skip_locked=True)).scalars().all()
+    reason = storable(reason)
+    lost = []
+    for row in rows:
+        token = row.claim_token
+        if row.cancel_requested:
+            state = JobState.CANCELLED
+        elif row.attempt >= policy.attempt_limit:
+            state = JobState.FAILED
+            row.error_code = JobErrorCode.INTERNAL
+            row.error_text = (
+                f"The model «{row.model_id}» did not finish in {row.attempt} "
+                f"{'attempt' if row.attempt == 1 else 'attempts'}; the last one ended because {reason}. "
+                "Ask the administrator of the server to look at the model."
+            )
+        else:
+            state = JobState.QUEUED
+            doublings = min(row.attempt - 1, MOST_BACK_OFF_DOUBLINGS)
+            row.run_after = func.now() + seconds(policy.retry_delay_seconds * 2**doublings)
+        row.state = state.value
+        row.claim_token = None
+        row.lease_expires_at = None
+        if state in FINISHED:
+            row.finished_at = func.now()
+            row.expires_at = func.now() + timedelta(hours=policy.retention_hours)
+        job_events.record(session, row.id, EVENT_OF[state], attempt=row.attempt, worker=row.worker, details=reason)
+        if token is not None:
+            lost.append(LostAttempt(row.id, token, state))
+    session.flush()
+    return lost
