@@ -25,7 +25,7 @@ def status_of(session: Session, job: Job) -> JobStatus:
         before: dict[str, int] = {}
         if job.state is JobState.QUEUED:
             ahead = select(Row.model_id, func.count()).where(_before(job)).group_by(Row.model_id)
-            before = dict(session.execute(ahead).tuples().all())
+            before = dict(iter(session.execute(ahead)))
             position = sum(before.values()) + 1
         models = {job.model_id, *before, *(row.model_id for row in running)}
         typical = typical_run_seconds(session, models)

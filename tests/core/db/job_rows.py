@@ -7,8 +7,9 @@ from uuid import UUID, uuid4
 from sqlalchemy import delete, func, update
 
 from services.core.catalogue import ModelFamily, ModelVersion
-from services.core.db import attempts, catalogue, claims, jobs
+from services.core.db import attempts, catalogue, claims, job_events, jobs
 from services.core.db.session import Database
+from services.core.db.tables import JanitorRoundRow
 from services.core.db.tables import SegmentationJobRow as Row
 from services.core.jobs import Claim, Job, JobState, NewJob, Priority
 
@@ -27,6 +28,7 @@ class Jobs:
     def clear(self) -> None:
         """No jobs, and the one model that they may name."""
         self.database.run(lambda session: session.execute(delete(Row)))
+        self.database.run(lambda session: session.execute(delete(JanitorRoundRow)))
         self.database.run(catalogue.store_family, ModelFamily("Thorax", versions=(ModelVersion(MODEL),)))
 
     def accept(self, priority: Priority = Priority.INTERACTIVE, **values: Any) -> UUID:
@@ -65,6 +67,10 @@ class Jobs:
 
     def state(self, job_id: UUID) -> JobState:
         return self.job(job_id).state
+
+    def kinds(self, job_id: UUID) -> list[str]:
+        """What happened to the job, oldest first."""
+        return [event.kind.value for event in self.database.run(job_events.of_job, job_id)]
 
     def succeed(self, claim: Claim, retention_hours: float = 1) -> bool:
         return self.database.run(

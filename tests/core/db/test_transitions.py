@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.core.db import retention
+from services.core.db import cancellation, retention, stored_files
 from services.core.jobs import COMPLETE_PERCENT, FINISHED, TRANSITIONS, Claim, JobErrorCode, JobState, KeepInputs
 from tests.core.db.job_rows import POLICY, Jobs, ago
 from tests.core.db.test_running import beat, cancel, fail, lose, release
@@ -29,7 +29,15 @@ STEPS: dict[str, Step] = {
     "reap": lambda at_hand, _: at_hand.reap(),
     "expire": lambda at_hand, _: at_hand.database.run(retention.expire),
     "expire now": lambda at_hand, claim: at_hand.database.run(retention.expire_now, claim.job_id),
-    "ask to cancel": lambda at_hand, claim: at_hand.change(claim.job_id, cancel_requested=True),
+    "ask to cancel": lambda at_hand, claim: at_hand.database.run(
+        cancellation.request_cancel, claim.job_id, retention_hours=0
+    ),
+    "miss the input": lambda at_hand, claim: at_hand.database.run(
+        stored_files.fail_without_input, [claim.job_id], retention_hours=0
+    ),
+    "miss the result": lambda at_hand, claim: at_hand.database.run(
+        stored_files.fail_result, [claim.job_id], "is gone", retention_hours=0
+    ),
     "tidy": lambda at_hand, _: at_hand.database.run(
         retention.forget_files, at_hand.database.run(retention.deletable_files, KeepInputs.NEVER)
     ),
@@ -43,12 +51,26 @@ EXPECTED: dict[tuple[JobState, str], JobState] = {
     (JobState.RUNNING, "lose"): JobState.QUEUED,
     (JobState.RUNNING, "release"): JobState.QUEUED,
     (JobState.RUNNING, "reap"): JobState.QUEUED,
+    (JobState.QUEUED, "ask to cancel"): JobState.CANCELLED,
+    (JobState.QUEUED, "miss the input"): JobState.FAILED,
+    (JobState.SUCCEEDED, "miss the result"): JobState.FAILED,
     (JobState.SUCCEEDED, "expire"): JobState.EXPIRED,
     (JobState.SUCCEEDED, "expire now"): JobState.EXPIRED,
     (JobState.FAILED, "expire"): JobState.EXPIRED,
     (JobState.CANCELLED, "expire"): JobState.EXPIRED,
 }
 """Every change that one step makes; every other step leaves the state as it is."""
+
+
+ENDS_WITH = {
+    JobState.QUEUED: {"lost", "released"},
+    JobState.RUNNING: {"claimed", "cancel_requested"},
+    JobState.SUCCEEDED: {"succeeded"},
+    JobState.FAILED: {"failed"},
+    JobState.CANCELLED: {"cancelled"},
+    JobState.EXPIRED: {"expired"},
+}
+"""The last event of a job in each state."""
 
 
 def test_every_state_has_its_transitions_and_expired_has_none() -> None:
@@ -93,7 +115,10 @@ def test_any_sequence_of_steps_is_legal(jobs_at_hand: Jobs, names: list[str]) ->
             assert row.expires_at is not None
         if new is JobState.SUCCEEDED:
             assert row.progress_percent == COMPLETE_PERCENT
-        assert (row.result_file is not None) <= (new in (JobState.SUCCEEDED, JobState.EXPIRED))
+        assert (row.result_file is not None) <= (new in (JobState.SUCCEEDED, JobState.EXPIRED, JobState.FAILED))
+        # and the time line ends with what the row says
+        kinds = jobs_at_hand.kinds(claim.job_id)
+        assert kinds[-1] in ENDS_WITH[new], (name, kinds)
         if new is JobState.FAILED:
             assert row.error_code != JobErrorCode.NONE
             assert row.error_text
