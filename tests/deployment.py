@@ -6,8 +6,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -15,8 +15,11 @@ from uuid import UUID
 
 import httpx
 import numpy as np
+from sqlalchemy import select
 
+from services.client.local import children
 from services.core.db.session import Database
+from services.core.db.tables import SegmentationJobRow
 from services.core.model_library import ModelLibrary
 from services.core.settings import Settings
 from services.core.volumes import Volume
@@ -42,6 +45,18 @@ def wait_for(condition: Callable[[], T], what: str, limit_seconds: float = LIMIT
     return value
 
 
+def _ends(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it ends in time; its group is killed if not."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not children.has_ended(process):
+        if time.monotonic() > deadline:
+            children.kill_group(process.pid)
+            process.wait()
+            return False
+        time.sleep(0.02)
+    return True
+
+
 def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -58,15 +73,31 @@ def request_body(*volumes: Volume) -> bytes:
     return encode_model_input(volumes or (small_volume(),), client_version="tests 1.0")
 
 
+@dataclass(frozen=True)
+class Command:
+    """How a process was started, so that it can be started again."""
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
 @dataclass
 class Deployment:
-    """API and worker of one database, Redis namespace and volume. `environment` adds or overrides SEGINT_ settings."""
+    """API and worker processes of one database, Redis namespace and volume.
+
+    `environment` adds or overrides SEGINT_ settings of all of them; each `start_` takes more for its own process.
+    What is asked for as a client goes to the API process on `port`, which is «api» unless `at` says otherwise.
+    """
 
     settings: Settings
     environment: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     log_dir: Path = field(default=Path())
+    ports: dict[str, int] = field(default_factory=dict)
+    """Of the API processes, by name. A process that is started again keeps its port."""
+    commands: dict[str, Command] = field(default_factory=dict)
+    """Of every process that was ever started, by name."""
 
     @property
     def url(self) -> str:
@@ -76,49 +107,83 @@ class Deployment:
     def volume_dir(self) -> Path:
         return self.settings.volume_dir
 
-    def start_api(self, *, until_ready: bool = True) -> Self:
-        command = ["uvicorn", "--factory", "services.api.app:create_app_from_environment"]
-        self._start("api", [*command, "--host", "127.0.0.1", "--port", str(self.port), "--no-access-log"])
+    def at(self, api: str) -> Self:
+        """The same deployment, spoken to through the API process of that name."""
+        return replace(self, port=self.ports[api])
+
+    def start_api(
+        self,
+        name: str = "api",
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        until_ready: bool = True,
+    ) -> Self:
+        """Start an API process; `arguments` go to uvicorn."""
+        port = self.ports.setdefault(name, self.port if name == "api" else free_port())
+        application = ("uvicorn", "--factory", "services.api.app:create_app_from_environment")
+        options = ("--host", "127.0.0.1", "--port", str(port), "--no-access-log", *arguments)
+        self._start(name, Command((*application, *options), environment or {}))
         if until_ready:
-            wait_for(self.ready, f"the API; its log is {self.log_dir / 'api.log'}")
+            wait_for(lambda: self.ready(name), f"the API; its log is {self.log_of(name)}")
         return self
 
-    def start_worker(self, name: str = "worker", module: str = "services.worker") -> Self:
-        self._start(name, [module])
+    def start_worker(
+        self, name: str = "worker", module: str = "services.worker", environment: Mapping[str, str] | None = None
+    ) -> Self:
+        self._start(name, Command((module,), environment or {}))
         return self
 
-    def _start(self, name: str, arguments: list[str]) -> None:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("SEGINT_")}
-        environment |= {
+    def start_again(self, name: str) -> None:
+        """Start a process that has ended in the way it was started before."""
+        self._start(name, self.commands[name])
+
+    def _start(self, name: str, command: Command) -> None:
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("SEGINT_")}
+        environment = inherited | self.surroundings_of(name) | self.environment | dict(command.environment)
+        self.commands[name] = command
+        with self.log_of(name).open("ab") as log:
+            # A session of its own: when a worker's first process is killed, its group is how the others are found.
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", *command.arguments],
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def surroundings_of(self, name: str) -> dict[str, str]:
+        """What the process of that name is told about where things are."""
+        return {
             "SEGINT_DATABASE_URL": self.settings.database_url,
             "SEGINT_REDIS_URL": self.settings.redis_url,
             "SEGINT_REDIS_NAMESPACE": self.settings.redis_namespace,
             "SEGINT_VOLUME_DIR": str(self.settings.volume_dir),
             "SEGINT_JANITOR_INTERVAL_SECONDS": "0.2",
             "SEGINT_MIN_FREE_BYTES": "0",  # the disk that tests run on may be nearly full
-            **self.environment,
         }
-        with (self.log_dir / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", *arguments], env=environment, stdout=log, stderr=log
-            )
 
-    def ready(self) -> bool:
-        return self.answers() and httpx.get(f"{self.url}/readyz").status_code == 200
+    def log_of(self, name: str) -> Path:
+        return self.log_dir / f"{name}.log"
 
-    def answers(self) -> bool:
-        if self.processes["api"].poll() is not None:
-            raise AssertionError((self.log_dir / "api.log").read_text()[-3000:])
+    def ready(self, name: str = "api") -> bool:
+        return self.answers(name) and httpx.get(f"{self.at(name).url}/readyz").status_code == 200
+
+    def answers(self, name: str = "api") -> bool:
+        if self.processes[name].poll() is not None:
+            raise AssertionError(self.log_of(name).read_text()[-3000:])
         try:
-            return httpx.get(f"{self.url}/healthz").status_code == 200
+            return httpx.get(f"{self.at(name).url}/healthz").status_code == 200
         except httpx.TransportError:
             return False
 
     def stop(self, *names: str, stop_signal: signal.Signals = signal.SIGTERM) -> None:
-        for name in names or tuple(self.processes):
-            process = self.processes.pop(name)
+        """Signal the named processes, or all, and wait for their end. What does not end in time is killed and told."""
+        stopping = {name: self.processes.pop(name) for name in names or tuple(self.processes)}
+        for process in stopping.values():
             process.send_signal(stop_signal)
-            process.wait(LIMIT_SECONDS)
+        late = [name for name, process in stopping.items() if not _ends(process)]
+        if late:
+            raise AssertionError(f"{', '.join(late)} did not end within {LIMIT_SECONDS:g} s and had to be killed")
 
     def __enter__(self) -> Self:
         return self
@@ -139,6 +204,15 @@ class Deployment:
 
     def database(self) -> Database:
         return Database(self.settings.database_url)
+
+    def row(self, job_id: UUID) -> SegmentationJobRow:
+        database = self.database()
+        try:
+            return database.run(
+                lambda session: session.scalars(select(SegmentationJobRow).where(SegmentationJobRow.id == job_id)).one()
+            )
+        finally:
+            database.close()
 
     # As a client
 

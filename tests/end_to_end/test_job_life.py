@@ -2,13 +2,11 @@
 
 import signal
 from pathlib import Path
-from uuid import UUID
 
 import numpy as np
 import psutil
 import redis
-import torch
-from sqlalchemy import select, update
+from sqlalchemy import update
 
 from services.core.db import claims
 from services.core.db.tables import SegmentationJobRow
@@ -17,57 +15,9 @@ from services.core.queue import Doorbell
 from services.core.volumes import Volume
 from services.core.wire.segmentations import decode_task
 from tests.conftest import MakeDeployment
-from tests.deployment import SAMPLE_MODEL, Deployment, request_body, wait_for
-from tests.worker.models import SHAPE
-
-SLOW_MODULE = """
-import time
-import torch
-
-class Slow(torch.nn.Module):
-    def forward(self, volume):
-        for _ in range(int(volume[0, 0, 0])):
-            time.sleep(0.05)
-        return volume > 0
-"""
-
-SLOW_FAMILY = """{
-  "CanonicalName": "Slow",
-  "FamilyDescription": {"InputChannels": [{"ChannelID": "CT"}]},
-  "ModelVersions": [{"ID": "slow", "Structures": [{"Name": "Brain", "StructureID": "brain"}]}]
-}"""
-
-
-def with_slow_model(deployment: Deployment, folder: Path) -> Deployment:
-    """A model that sleeps for a twentieth of a second times the first voxel."""
-    (folder / "slow.py").write_text(SLOW_MODULE)
-    torch.save({}, folder / "slow.pt")
-    with deployment.library() as library:
-        library.import_family_json(SLOW_FAMILY)
-        library.attach("slow", runtime="pytorch", file=folder / "slow.pt", module=folder / "slow.py")
-    return deployment
-
-
-def sleeping(twentieths: int) -> bytes:
-    voxels = np.ones(SHAPE, np.int16)
-    voxels[0, 0, 0] = twentieths
-    return request_body(Volume(voxels, channel_id="CT"))
-
-
-def row(deployment: Deployment, job_id: UUID) -> SegmentationJobRow:
-    database = deployment.database()
-    try:
-        return database.run(
-            lambda session: session.scalars(select(SegmentationJobRow).where(SegmentationJobRow.id == job_id)).one()
-        )
-    finally:
-        database.close()
-
-
-def hosts_of(deployment: Deployment, name: str = "worker") -> list[psutil.Process]:
-    """The model host processes below a worker."""
-    children = psutil.Process(deployment.processes[name].pid).children(recursive=True)
-    return [child for child in children if any("host_process" in part for part in child.cmdline())]
+from tests.deployment import SAMPLE_MODEL, request_body, wait_for
+from tests.faults.processes import hosts_of
+from tests.slow_model import sleeping, wait_until_running, with_slow_model
 
 
 def test_a_job_survives_the_kill_of_its_worker(own_deployment: MakeDeployment, tmp_path: Path) -> None:
@@ -75,7 +25,7 @@ def test_a_job_survives_the_kill_of_its_worker(own_deployment: MakeDeployment, t
     deployment = with_slow_model(own_deployment(lease_seconds=3, heartbeat_seconds=0.5), tmp_path)
     deployment.start_api().start_worker()
     job_id = deployment.submit(sleeping(60), "slow")
-    wait_for(lambda: row(deployment, job_id).progress_percent >= 15, "the model to run")
+    wait_until_running(deployment, job_id)
     [host] = hosts_of(deployment)
     worker = psutil.Process(deployment.processes["worker"].pid)
     # When every process of the worker is killed at once
@@ -87,7 +37,7 @@ def test_a_job_survives_the_kill_of_its_worker(own_deployment: MakeDeployment, t
     deployment.stop("worker", stop_signal=signal.SIGKILL)
     deployment.start_worker()
     assert deployment.finished(job_id, "slow").percent == 100
-    assert row(deployment, job_id).attempt == 2
+    assert deployment.row(job_id).attempt == 2
     wait_for(lambda: len(deployment.files()) == 1, "only the result to be left")
 
 
@@ -106,7 +56,7 @@ def test_a_second_delivery_of_a_doorbell_runs_nothing_twice(own_deployment: Make
     job_id = deployment.submit()
     assert deployment.finished(job_id).percent == 100
     wait_for(lambda: doorbell.waiting() == 0, "every doorbell to be answered")
-    assert row(deployment, job_id).attempt == 1
+    assert deployment.row(job_id).attempt == 1
 
 
 def test_a_model_stays_warm_between_jobs(own_deployment: MakeDeployment, tmp_path: Path) -> None:
@@ -121,34 +71,34 @@ def test_a_model_stays_warm_between_jobs(own_deployment: MakeDeployment, tmp_pat
 def test_a_cancel_flag_kills_the_run(own_deployment: MakeDeployment, tmp_path: Path) -> None:
     deployment = with_slow_model(own_deployment(heartbeat_seconds=0.5), tmp_path).start_api().start_worker()
     job_id = deployment.submit(sleeping(2000), "slow")
-    wait_for(lambda: row(deployment, job_id).progress_percent >= 15, "the model to run")
+    wait_until_running(deployment, job_id)
     database = deployment.database()
     flag = update(SegmentationJobRow).where(SegmentationJobRow.id == job_id).values(cancel_requested=True)
     database.run(lambda session: session.execute(flag))
     database.close()
     assert "cancelled" in deployment.finished(job_id, "slow", limit_seconds=10).error_text
-    assert row(deployment, job_id).state == JobState.CANCELLED
+    assert deployment.row(job_id).state == JobState.CANCELLED
     assert deployment.finished(deployment.submit(sleeping(0), "slow"), "slow").percent == 100
 
 
 def test_a_short_job_may_finish_while_its_worker_stops(own_deployment: MakeDeployment, tmp_path: Path) -> None:
     deployment = with_slow_model(own_deployment(drain_seconds=20), tmp_path).start_api().start_worker()
     job_id = deployment.submit(sleeping(40), "slow")
-    wait_for(lambda: row(deployment, job_id).progress_percent >= 15, "the model to run")
+    wait_until_running(deployment, job_id)
     deployment.stop("worker")
-    assert row(deployment, job_id).state == JobState.SUCCEEDED
+    assert deployment.row(job_id).state == JobState.SUCCEEDED
 
 
 def test_a_long_job_is_given_back_uncounted(own_deployment: MakeDeployment, tmp_path: Path) -> None:
     deployment = with_slow_model(own_deployment(drain_seconds=1), tmp_path).start_api().start_worker()
     job_id = deployment.submit(sleeping(100), "slow")
-    wait_for(lambda: row(deployment, job_id).progress_percent >= 15, "the model to run")
+    wait_until_running(deployment, job_id)
     deployment.stop("worker")
-    given_back = row(deployment, job_id)
+    given_back = deployment.row(job_id)
     assert (given_back.state, given_back.attempt) == (JobState.QUEUED, 0)
     deployment.start_worker()
     assert deployment.finished(job_id, "slow").percent == 100
-    assert row(deployment, job_id).attempt == 1
+    assert deployment.row(job_id).attempt == 1
 
 
 def test_a_poisonous_job_fails_at_the_attempt_limit(own_deployment: MakeDeployment) -> None:
@@ -163,7 +113,7 @@ def test_a_poisonous_job_fails_at_the_attempt_limit(own_deployment: MakeDeployme
     progress = deployment.finished(job_id)
     database.close()
     assert f"«{SAMPLE_MODEL}» did not finish in 2 attempts" in progress.error_text
-    assert row(deployment, job_id).attempt == 2
+    assert deployment.row(job_id).attempt == 2
 
 
 def test_batch_waits_for_interactive(own_deployment: MakeDeployment) -> None:
@@ -177,7 +127,7 @@ def test_batch_waits_for_interactive(own_deployment: MakeDeployment) -> None:
     deployment.start_worker()
     for job_id in [*batch, interactive]:
         deployment.finished(job_id)
-    finished = {job_id: row(deployment, job_id).finished_at for job_id in [*batch, interactive]}
+    finished = {job_id: deployment.row(job_id).finished_at for job_id in [*batch, interactive]}
     assert sorted(finished, key=lambda job_id: str(finished[job_id])) == [interactive, *batch]
 
 
@@ -205,7 +155,7 @@ def test_a_file_that_cannot_be_deleted_holds_up_nothing(own_deployment: MakeDepl
 def test_results_expire_with_their_files(own_deployment: MakeDeployment) -> None:
     deployment = own_deployment(result_retention_hours=0.0003).import_sample().start_api().start_worker()
     job_id = deployment.submit()
-    wait_for(lambda: row(deployment, job_id).state == JobState.EXPIRED, "the segmentation to expire")
+    wait_for(lambda: deployment.row(job_id).state == JobState.EXPIRED, "the segmentation to expire")
     wait_for(lambda: not deployment.files(), "its files to be deleted")
     response = deployment.get(f"/api/v2/Model/Centered%20Orange%20Square/segmentation/{job_id}")
     assert response.status_code == 400
