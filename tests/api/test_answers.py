@@ -1,5 +1,6 @@
 """What the routes answer when all is well: both encodings, both spellings, every field."""
 
+import hashlib
 import json
 import re
 from urllib.parse import quote
@@ -7,7 +8,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 from google.protobuf.message import Message
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from services.core.db.tables import FeedbackRow, SegmentationJobRow, TelemetryRow
 from services.core.wire._pb import Model_pb2 as pb
@@ -308,6 +309,10 @@ def test_a_one_shot_result_that_was_not_taken_whole_stays(new_deployment: MakeDe
     unknown_field = b"\xfa\x01" + padding[1:]  # field 31: every parser skips it
     with file.open("ab") as result:
         result.write(unknown_field)
+    database = deployment.database()
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    database.run(lambda session: session.execute(update(SegmentationJobRow).values(result_sha256=digest)))
+    database.close()
     path = f"/api/v2/Model/{quote(SAMPLE_MODEL)}/segmentation/{job_id}/result"
     # When a client goes away in the middle of it
     with httpx.stream("GET", deployment.url + path, headers={"Accept": PROTOBUF}) as response:

@@ -21,7 +21,9 @@ FAMILY = """{
 @pytest.fixture(scope="module")
 def deployment(new_deployment: MakeDeployment, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     """Two attempts, quick back-off, and room for 8 MiB of scratch."""
-    made = new_deployment(attempt_limit=2, retry_delay_seconds=0.1, model_scratch_bytes=8 * 1024**2)
+    made = new_deployment(
+        attempt_limit=2, retry_delay_seconds=0.1, model_scratch_bytes=8 * 1024**2, keep_inputs="never"
+    )
     spec = faulty_spec(tmp_path_factory.mktemp("faulty"))
     with made.library() as library:
         library.import_family_json(FAMILY)

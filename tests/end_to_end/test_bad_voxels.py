@@ -18,7 +18,7 @@ SIZE = 2 * 4 * 30 * 20
 
 @pytest.fixture(scope="module")
 def deployment(new_deployment: MakeDeployment) -> Deployment:
-    return new_deployment().import_sample().start_api().start_worker()
+    return new_deployment(keep_inputs="never").import_sample().start_api().start_worker()
 
 
 def body_with(data: bytes) -> bytes:

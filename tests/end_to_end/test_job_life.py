@@ -133,7 +133,7 @@ def test_batch_waits_for_interactive(own_deployment: MakeDeployment) -> None:
 
 def test_a_file_that_cannot_be_deleted_holds_up_nothing(own_deployment: MakeDeployment) -> None:
     # Given a finished job whose input cannot be deleted
-    deployment = own_deployment().import_sample().start_api()
+    deployment = own_deployment(keep_inputs="never").import_sample().start_api()
     stuck = deployment.submit()
     file = deployment.volume_dir / "segmentation" / f"{stuck}.pb"
     body = file.read_bytes()

@@ -39,6 +39,8 @@ class Behaviour(IntEnum):
     TELLS_ITS_ENVIRONMENT = auto()
     TELLS_ITS_FILES = auto()
     SHRINKS_THE_MEMORY = auto()
+    EATS_MEMORY = auto()
+    EATS_MEMORY_IN_A_CHILD = auto()
 
 
 SOURCE = """
@@ -155,6 +157,17 @@ def shrinks_the_memory(volume):
         except FileNotFoundError:
             pass  # the descriptor that listed them
     raise refused
+
+def eats_memory(volume):
+    eaten = []
+    while True:
+        eaten.append(np.ones(4 * 1024**2))  # 32 MiB
+        time.sleep(0.005)
+
+def eats_memory_in_a_child(volume):
+    if os.fork() == 0:
+        eats_memory(volume)
+    hangs(volume)
 
 
 BEHAVIOURS = [NAMES]
