@@ -7,7 +7,7 @@ own clock: file times are not asked, since clocks of file servers differ. A look
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from anyio import to_thread
 
@@ -28,7 +28,11 @@ LONGEST_PAUSE_SECONDS = 60.0
 class Orphans:
     """Looks for orphans now and then, and settles those that have been so for long enough."""
 
-    def __init__(self, settings: Settings, database: AsyncDatabase, blobs: Blobs) -> None:
+    def __init__(
+        self, settings: Settings, database: AsyncDatabase, blobs: Blobs, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`clock` gives seconds that only ever grow."""
+        self._clock = clock
         self._patience_seconds = settings.orphan_seconds
         self._retention_hours = settings.result_retention_hours
         self._database = database
@@ -42,7 +46,7 @@ class Orphans:
         Raises:
             DatabaseUnavailable, StorageAway: nothing can be told of orphans now.
         """
-        now = time.monotonic()
+        now = self._clock()
         if now < self._next_look:
             return
         self._next_look = now + min(self._patience_seconds / LOOKS_PER_WAIT, LONGEST_PAUSE_SECONDS)

@@ -1,11 +1,18 @@
 """Files without a row go, rows without their file fail, and neither at first sight."""
 
+import asyncio
+from collections.abc import Callable
 from uuid import UUID, uuid4
 
 import pytest
 
+from services.api.orphans import Orphans
+from services.core.blobs import Blobs
 from services.core.db import claims
+from services.core.db.session import AsyncDatabase
+from services.core.errors import StorageAway
 from services.core.jobs import JobErrorCode, JobState
+from services.core.settings import Settings
 from tests.conftest import MakeDeployment
 from tests.deployment import Deployment, wait_for
 
@@ -73,3 +80,47 @@ def finished(deployment: Deployment) -> UUID:
     job_id = deployment.submit()
     assert deployment.finished(job_id).percent == 100
     return job_id
+
+
+# --- When they are believed ----------------------------------------------------------------------------------
+
+
+def test_a_name_must_be_an_orphan_in_every_look(new_settings: Callable[..., Settings]) -> None:
+    """As where a network filesystem's listing lags, and where the volume is away in between."""
+    settings = new_settings(orphan_seconds=100, upload_limit_seconds=50)
+    blobs = Blobs(settings.volume_dir)
+    blobs.prepare()
+    stray = settings.volume_dir / "segmentation" / f"{uuid4()}.pb"
+    results = settings.volume_dir / "results"
+    passed_seconds = 0.0
+
+    async def look(orphans: Orphans) -> bool:
+        """Whether the stray is still there after a look 40 s later."""
+        nonlocal passed_seconds
+        passed_seconds += 40
+        await orphans.look()
+        return stray.exists()
+
+    async def story() -> None:
+        database = AsyncDatabase(settings.database_url)
+        orphans = Orphans(settings, database, blobs, clock=lambda: passed_seconds)
+        # Given a stray that is there, then not, then there again
+        for _ in range(3):
+            stray.write_bytes(b"x")
+            assert await look(orphans)
+            assert await look(orphans)
+            stray.unlink()
+            assert not await look(orphans)
+        # and one whose looks are broken off by a volume that is away
+        stray.write_bytes(b"x")
+        assert await look(orphans)
+        assert await look(orphans)
+        results.rename(results.with_name("away"))
+        with pytest.raises(StorageAway):
+            await look(orphans)
+        results.with_name("away").rename(results)
+        # Then the wait begins anew, and ends in the end
+        assert [await look(orphans) for _ in range(4)] == [True, True, True, False]
+        await database.close()
+
+    asyncio.run(story())
