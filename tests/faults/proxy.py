@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 PIECE_BYTES = 64 * 1024
 CALL_LIMIT_SECONDS = 10.0
+SPRING_LIMIT_SECONDS = 60.0
 
 
 class Listener(Protocol):
@@ -38,15 +39,23 @@ class EveryPiece:
 
 
 class Trap:
-    """Waits for one request that holds `marker`, and then does to it what it was set for."""
+    """Waits for one request that holds every marker, and then does to it what it was set for."""
 
-    def __init__(self, marker: bytes, *, forward: bool) -> None:
-        self.marker = marker
+    def __init__(self, markers: tuple[str, ...], *, forward: bool) -> None:
+        self.markers = [marker.encode() for marker in markers]
         self.forward = forward
         """Whether the server gets the request at once."""
         self.sprung = threading.Event()
         """Set once the request has come and, where it is forwarded, been answered."""
         self.released = asyncio.Event()
+
+    def wait(self) -> None:
+        """Until it has sprung."""
+        assert self.sprung.wait(SPRING_LIMIT_SECONDS), f"no request with {self.markers} came"
+
+    def catches(self, request: bytes) -> bool:
+        """Whether this is the request it waits for."""
+        return all(marker in request for marker in self.markers)
 
 
 class _Connection:
@@ -55,8 +64,12 @@ class _Connection:
         self.client = client
         self.server = server
         self.losing: Trap | None = None
+        self.pumps: list[asyncio.Task[None]] = []
 
     def close(self) -> None:
+        """End both sides; what was not passed on yet is dropped."""
+        for pump in self.pumps:
+            pump.cancel()
         for writer in (self.client, self.server):
             writer.transport.abort()
 
@@ -78,7 +91,6 @@ class Proxy:
         self.path = self._folder / socket_name
         self._listener = listener
         self._connections: set[_Connection] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._traps: list[Trap] = []
         self._delay_seconds = 0.0
         self._refusing = False
@@ -113,13 +125,13 @@ class Proxy:
         """Hold every piece up for that long, in both directions; 0 for not at all."""
         self._delay_seconds = seconds
 
-    def lose_reply(self, marker: str) -> Trap:
-        """Let the server have the next request that holds `marker`, swallow its reply, and end that connection."""
-        return self._set(Trap(marker.encode(), forward=True))
+    def lose_reply(self, *markers: str) -> Trap:
+        """Let the server have the next request that holds the markers, swallow its reply, end that connection."""
+        return self._set(Trap(markers, forward=True))
 
-    def hold(self, marker: str) -> Trap:
-        """Keep the next request that holds `marker` from the server until `release`; other connections go on."""
-        return self._set(Trap(marker.encode(), forward=False))
+    def hold(self, *markers: str) -> Trap:
+        """Keep the next request that holds the markers from the server until `release`; other connections go on."""
+        return self._set(Trap(markers, forward=False))
 
     def release(self, trap: Trap) -> None:
         """Pass on a request that is held, or forget a trap that nothing fell into."""
@@ -154,15 +166,13 @@ class Proxy:
             return
         connection = _Connection(self._listener(), client, server)
         self._connections.add(connection)
-        pumps = {
+        connection.pumps = [
             asyncio.create_task(self._requests(connection, client_reader)),
             asyncio.create_task(self._replies(connection, server_reader)),
-        }
+        ]
         try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(connection.pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for pump in pumps:
-                pump.cancel()
             connection.close()
             self._connections.discard(connection)
 
@@ -196,7 +206,7 @@ class Proxy:
 
     def _trap_for(self, requests: list[bytes]) -> Trap | None:
         for trap in self._traps:
-            if any(trap.marker in request for request in requests):
+            if any(map(trap.catches, requests)):
                 self._traps.remove(trap)
                 return trap
         return None
@@ -260,15 +270,17 @@ def argument(word: str) -> str:
 
 
 class Statements:
-    """Reads one client's side of PostgreSQL's protocol: which statements it has executed.
+    """Reads one client's side of PostgreSQL's protocol: which statements it executes.
 
-    A driver sends a statement's text once and then only its name, so the texts are kept by name.
+    A driver sends a statement's text once and then only its name, so the texts are kept by name. A COMMIT is given
+    with every statement that it commits.
     """
 
     def __init__(self) -> None:
         self._bytes = bytearray()
         self._started = False
         self._texts: dict[bytes, bytes] = {}
+        self._transaction: list[bytes] = []
 
     def feed(self, piece: bytes) -> list[bytes]:
         self._bytes += piece
@@ -276,14 +288,22 @@ class Statements:
         while (message := self._next()) is not None:
             kind, body = message
             if kind == b"Q":
-                executed.append(body)
+                executed.append(self._executed(body))
             elif kind == b"P":
                 name, text, _ = body.split(b"\0", 2)
                 self._texts[name] = text
             elif kind == b"B":
                 _, name, _ = body.split(b"\0", 2)
-                executed.append(self._texts.get(name, b""))
+                executed.append(self._executed(self._texts.get(name, b"")))
         return executed
+
+    def _executed(self, statement: bytes) -> bytes:
+        self._transaction.append(statement)
+        whole = b"; ".join(self._transaction)
+        if statement.startswith((b"COMMIT", b"ROLLBACK")):
+            self._transaction.clear()
+            return whole
+        return statement
 
     def _next(self) -> tuple[bytes, bytes] | None:
         """The next whole message's kind and body. The first one of a connection has no kind."""

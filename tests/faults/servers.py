@@ -35,6 +35,10 @@ class BreakablePostgres(LocalPostgres):
             server.create_database(DATABASE)
             migrate.upgrade(server.url(DATABASE))
 
+    def command(self) -> list[str]:
+        # What is committed must survive an immediate shutdown; only a power cut may cost something here.
+        return [*super().command(), "-c", "synchronous_commit=on"]
+
     def end(self, stop_signal: signal.Signals) -> None:
         """Shut the server down in that way."""
         assert self._process is not None

@@ -95,7 +95,9 @@ def test_statements_are_found_also_once_they_are_prepared(postgres_proxy: Postgr
 def test_a_commit_whose_reply_is_lost_has_happened(postgres_proxy: PostgresProxy) -> None:
     with psycopg.connect(postgres_proxy.url()) as connection:
         connection.execute("CREATE TABLE survivor ()")
-        trap = postgres_proxy.lose_reply("COMMIT")
+        trap = postgres_proxy.lose_reply("COMMIT", "survivor")
+        with psycopg.connect(postgres_proxy.url()) as other:
+            other.execute("SELECT 1")
         with pytest.raises(psycopg.OperationalError):
             connection.commit()
         assert trap.sprung.is_set()

@@ -1,0 +1,219 @@
+"""A worker is killed, frozen or told to stop: its job runs again or is given back, and only one result counts."""
+
+import time
+from collections.abc import Callable
+from uuid import UUID
+
+import psutil
+import pytest
+
+from services.core.db import claims
+from services.core.jobs import JobState
+from services.core.wire.segmentations import decode_task
+from tests.deployment import SAMPLE_MODEL, request_body, wait_for
+from tests.faults.breakable import BreakableDeployment
+from tests.faults.conftest import MakeBreakable
+from tests.faults.processes import (
+    freeze,
+    frozen,
+    gone,
+    hosts_of,
+    kill_at_once,
+    kill_worker,
+    thaw,
+    tree_of,
+    worker_processes,
+)
+from tests.faults.verdicts import assert_done_once, logged
+from tests.slow_model import SLOW_MODEL, Gate, sleeping, wait_until_running, with_slow_model
+
+LEASE_SECONDS = 4
+WORKERS = ("one", "two")
+
+
+@pytest.fixture(scope="module")
+def lasting(new_breakable: MakeBreakable, tmp_path_factory: pytest.TempPathFactory) -> BreakableDeployment:
+    """An API, without back-off between attempts."""
+    deployment = new_breakable(lease_seconds=LEASE_SECONDS, heartbeat_seconds=1, retry_delay_seconds=0)
+    with_slow_model(deployment.import_sample(), tmp_path_factory.mktemp("slow"))
+    return deployment.start_api()
+
+
+@pytest.fixture
+def site(lasting: BreakableDeployment) -> BreakableDeployment:
+    """With two workers, whatever an earlier test has done to them."""
+    for name in WORKERS:
+        if name not in lasting.processes:
+            lasting.start_worker(name, until_ready=True)
+    return lasting
+
+
+def owner_of(deployment: BreakableDeployment, job_id: UUID) -> str:
+    """The name of the worker that has claimed a job."""
+    worker = deployment.row(job_id).worker
+    assert worker is not None
+    pid = int(worker.rpartition(":")[2])
+    [name] = [name for name in WORKERS if pid in [process.pid for process in worker_processes(deployment, name)]]
+    return name
+
+
+def other_than(name: str) -> str:
+    [other] = set(WORKERS) - {name}
+    return other
+
+
+# --- Killed --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["all at once", "the one that runs jobs"])
+def test_the_job_of_a_killed_worker_runs_again_within_its_lease(site: BreakableDeployment, which: str) -> None:
+    # Given a job that runs in one of two workers
+    with Gate(site) as gate:
+        job_id = site.submit(gate.request, SLOW_MODEL)
+        wait_until_running(site, job_id)
+        victim = owner_of(site, job_id)
+        [host] = hosts_of(site, victim)
+        # When that worker is killed
+        killed_at = time.monotonic()
+        if which == "all at once":
+            kill_worker(site, victim)
+        else:
+            _, runner = worker_processes(site, victim)[:2]
+            kill_at_once([runner])
+            # Then its first process ends too, so that whoever watches it starts it again
+            assert site.processes.pop(victim).wait(10) != 0
+        # Then its model host is gone with it
+        wait_for(lambda: gone(host), "the host to die")
+        # And the other worker takes the job over once the lease has run out
+        wait_for(lambda: site.row(job_id).attempt == 2, "the second attempt")
+        assert time.monotonic() - killed_at < LEASE_SECONDS + 2
+    assert_done_once(site, [job_id], attempt=2)
+
+
+def test_a_poisonous_job_fails_at_the_attempt_limit(site: BreakableDeployment) -> None:
+    """A worker that dies with every claim: attempts are counted by the claim, not by the worker."""
+    database = site.database()
+    with frozen([process for name in WORKERS for process in worker_processes(site, name)]):
+        job_id = site.submit()
+        for _ in range(site.settings.attempt_limit):
+            wait_for(
+                lambda: database.run(claims.claim, worker="dies at once", lease_seconds=0.5), "the job to be claimable"
+            )
+        progress = site.finished(job_id)
+    database.close()
+    assert f"«{SAMPLE_MODEL}» did not finish in 3 attempts" in progress.error_text
+    assert site.row(job_id).attempt == 3
+
+
+# --- Frozen --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frozen_part", [worker_processes, tree_of], ids=["without its host", "with its host"])
+def test_a_worker_that_was_frozen_for_longer_than_its_lease_is_fenced(
+    site: BreakableDeployment, frozen_part: Callable[[BreakableDeployment, str], list[psutil.Process]]
+) -> None:
+    # Given a job whose worker freezes, so that the other one takes it over
+    with Gate(site) as gate:
+        job_id = site.submit(gate.request, SLOW_MODEL)
+        wait_until_running(site, job_id)
+        late = owner_of(site, job_id)
+        with frozen(frozen_part(site, late)):
+            wait_for(lambda: site.row(job_id).attempt == 2, "the second attempt")
+            assert owner_of(site, job_id) == other_than(late)
+            gate.open()
+            assert_done_once(site, [job_id], attempt=2)
+    # When the first one goes on
+    wait_for(lambda: logged(site, "fenced", job_id) == 1, "it to be fenced")
+    # Then what it did counts for nothing, and it runs jobs again
+    assert_done_once(site, [job_id], attempt=2)
+    assert logged(site, "succeeded", job_id) == 1
+    with frozen(worker_processes(site, other_than(late))):
+        assert_done_once(site, [site.submit(sleeping(0), SLOW_MODEL)])
+
+
+def test_of_two_finished_attempts_the_one_whose_token_holds_counts(site: BreakableDeployment) -> None:
+    # Given a worker that has written its result, and freezes with the statement that makes it visible under way
+    with Gate(site) as gate:
+        job_id = site.submit(gate.request, SLOW_MODEL)
+        wait_until_running(site, job_id)
+        late = owner_of(site, job_id)
+        trap = site.postgres_proxy.hold("UPDATE segmentation_job", "stage_seconds=")
+        gate.open()
+    trap.wait()
+    [late_result] = [name for name in site.files("results") if name.startswith(str(job_id))]
+    processes = worker_processes(site, late)
+    freeze(processes)
+    try:
+        # And another attempt, which is made meanwhile and succeeds
+        assert site.finished(job_id, SLOW_MODEL).percent == 100
+        winner = site.row(job_id).result_file
+        assert winner != late_result
+        # When the statement arrives at last
+        site.postgres_proxy.release(trap)
+    finally:
+        thaw(processes)
+    # Then it changes nothing, and the late result is deleted
+    wait_for(lambda: logged(site, "fenced", job_id) == 1, "it to be fenced")
+    assert site.row(job_id).result_file == winner
+    assert_done_once(site, [job_id], attempt=2)
+
+
+# --- Told to stop --------------------------------------------------------------------------------------------
+
+
+def test_a_short_job_may_finish_while_its_worker_stops(site: BreakableDeployment) -> None:
+    with Gate(site) as gate:
+        job_id = site.submit(gate.request, SLOW_MODEL)
+        wait_until_running(site, job_id)
+        name = owner_of(site, job_id)
+        site.processes[name].terminate()
+        wait_for(lambda: "Stopping worker process" in site.log_of(name).read_text(), "the worker to know")
+    site.stop(name)
+    assert site.row(job_id).state == JobState.SUCCEEDED
+    assert_done_once(site, [job_id])
+
+
+def test_a_long_job_is_given_back_uncounted(site: BreakableDeployment) -> None:
+    # Given a worker that may take one second to stop, alone
+    site.stop(*WORKERS)
+    site.start_worker("hasty", environment={"SEGINT_DRAIN_SECONDS": "1"})
+    with Gate(site) as gate:
+        job_id = site.submit(gate.request, SLOW_MODEL)
+        wait_until_running(site, job_id)
+        # When it is told to stop while its job runs
+        site.stop("hasty")
+        # Then the job waits for another worker, with all its attempts, and not for any lease
+        given_back = site.row(job_id)
+        assert (given_back.state, given_back.attempt) == (JobState.QUEUED, 0)
+        site.start_worker("one", until_ready=True)
+    assert_done_once(site, [job_id])
+
+
+# --- Which job next ------------------------------------------------------------------------------------------
+
+
+def test_an_interactive_job_never_waits_behind_a_busy_worker_while_another_is_idle(site: BreakableDeployment) -> None:
+    # Given a busy worker and an idle one
+    with Gate(site) as gate:
+        batch = site.submit(gate.request, SLOW_MODEL)
+        wait_until_running(site, batch)
+        # When interactive jobs come, one after the other
+        for _ in range(5):
+            # Then the idle one takes each, though doorbells are anonymous
+            assert_done_once(site, [site.submit(sleeping(0), SLOW_MODEL)])
+        assert site.row(batch).state == JobState.RUNNING
+    assert_done_once(site, [batch])
+
+
+def test_interactive_comes_before_batch(site: BreakableDeployment) -> None:
+    # Given workers that stand still while jobs come, the batch ones first
+    with frozen([process for name in WORKERS for process in worker_processes(site, name)]):
+        path = "/api/v2/Model/Centered%20Orange%20Square/segmentation"
+        responses = [site.post(path, request_body(), SegInt_Priority="batch") for _ in range(2)]
+        batch = [decode_task(response.content).segmentation_id for response in responses]
+        interactive = site.submit()
+    # When they go on, Then the interactive one is not the last to be taken
+    for job_id in [*batch, interactive]:
+        site.finished(job_id)
+    started = {job_id: site.row(job_id).started_at for job_id in [*batch, interactive]}
+    assert min(started, key=lambda job_id: str(started[job_id])) == interactive
