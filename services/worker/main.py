@@ -14,12 +14,15 @@ from dramatiq.middleware import Middleware
 
 from services.core import logs
 from services.core.blobs import Blobs
-from services.core.db.session import Database
+from services.core.db.session import ANSWER_TIMEOUT_SECONDS, Database
 from services.core.queue import WORKER_SOCKET_TIMEOUT_SECONDS, connect, make_broker
 from services.core.settings import Settings, settings_or_exit
 from services.worker.actors import declare_actor
 from services.worker.hosts import ModelHosts
 from services.worker.job_runner import JobRunner
+
+ANSWERS_PER_LEASE = 3
+"""A heartbeat that the database leaves unanswered must end early enough for another one to save the lease."""
 
 
 def create_broker() -> RedisBroker:
@@ -45,7 +48,10 @@ def make_runner(settings: Settings) -> JobRunner:
     )
     return JobRunner(
         settings,
-        Database(settings.database_url),
+        Database(
+            settings.database_url,
+            answer_timeout_seconds=min(settings.lease_seconds / ANSWERS_PER_LEASE, ANSWER_TIMEOUT_SECONDS),
+        ),
         Blobs(settings.volume_dir),
         hosts,
         worker=f"{socket.gethostname()}:{os.getpid()}",

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from psycopg.errors import ReadOnlySqlTransaction
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
+from services.core.db.bounded_connection import BoundedConnection
 from services.core.errors import DatabaseUnavailable
 
 __all__ = ["AsyncDatabase", "Database", "Session", "driver_url", "refuses_writes"]
@@ -97,10 +98,23 @@ def refuses_writes(session: Session) -> bool:
 
 
 class Database:
-    """A synchronous connection pool. Thread-safe."""
+    """A synchronous connection pool. Thread-safe.
 
-    def __init__(self, url: str, *, pool_size: int = 2) -> None:
+    Args:
+        url: the database's.
+        pool_size: connections that are kept.
+        answer_timeout_seconds: how long any one answer of the server is waited for.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 2, answer_timeout_seconds: float = ANSWER_TIMEOUT_SECONDS) -> None:
         self.engine: Engine = create_engine(driver_url(url), pool_size=pool_size, max_overflow=2, **_ENGINE_OPTIONS)
+
+        @event.listens_for(self.engine, "do_connect")
+        def connect(_dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]) -> Any:
+            connection = BoundedConnection.connect(*arguments, **options)
+            connection.answer_timeout_seconds = answer_timeout_seconds
+            return connection
+
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
     def run(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,6 +1,8 @@
 """Connections: work is one transaction, in either kind of pool; what the driver raises becomes ours."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Callable
 from uuid import uuid4
@@ -78,6 +80,44 @@ def test_idle_connections_that_were_cut_cost_no_request(new_database: Callable[[
     # When work comes, Then it is done
     assert other.run(lambda session: session.scalar(text("SELECT 2"))) == 2
     other.close()
+
+
+def test_a_backend_that_is_frozen_is_given_up_and_replaced(new_database: Callable[[], str]) -> None:
+    # Given a pool with an idle connection, whose backend freezes
+    database = Database(new_database(), pool_size=1, answer_timeout_seconds=0.5)
+    pid = database.run(lambda session: session.scalar(text("SELECT pg_backend_pid()")))
+    assert isinstance(pid, int)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        # When work comes, Then it is done over another connection
+        started = time.monotonic()
+        assert database.run(lambda session: session.scalar(text("SELECT pg_backend_pid()"))) != pid
+        assert time.monotonic() - started < 5
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    database.close()
+
+
+def test_a_backend_that_freezes_at_work_is_unavailable_in_time(new_database: Callable[[], str]) -> None:
+    database = Database(new_database(), answer_timeout_seconds=0.5)
+    frozen: list[int] = []
+
+    def freeze(session: Session) -> None:
+        pid = session.scalar(text("SELECT pg_backend_pid()"))
+        assert isinstance(pid, int)
+        frozen.append(pid)
+        os.kill(pid, signal.SIGSTOP)
+        session.execute(text("SELECT 1"))
+
+    started = time.monotonic()
+    try:
+        with pytest.raises(DatabaseUnavailable, match="did not answer"):
+            database.run(freeze)
+        assert time.monotonic() - started < 5
+        assert database.run(lambda session: session.scalar(text("SELECT 1"))) == 1
+    finally:
+        os.kill(frozen[0], signal.SIGCONT)
+    database.close()
 
 
 def test_a_pool_without_a_free_connection_is_unavailable(

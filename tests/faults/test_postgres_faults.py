@@ -1,0 +1,249 @@
+"""PostgreSQL restarts, goes away, freezes, or its replies get lost: no attempt is lost by it, nothing is done twice."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from uuid import UUID
+
+import httpx
+import psycopg
+import pytest
+
+from services.core.db import migrate
+from services.core.jobs import JobState
+from tests.deployment import request_body, wait_for
+from tests.faults.breakable import BreakableDeployment
+from tests.faults.conftest import MakeBreakable
+from tests.faults.processes import frozen, worker_processes
+from tests.faults.servers import FAST, IMMEDIATE
+from tests.faults.verdicts import assert_done_once, files_of, logged
+from tests.slow_model import SLOW_MODEL, Gate, sleeping, wait_until_running, with_slow_model
+
+LEASE_SECONDS = 5
+SUBMIT = "/api/v2/Model/Centered%20Orange%20Square/segmentation"
+ANSWER_BOUND_SECONDS = 25.0
+"""The API waits for an answer for 20 s."""
+
+CLAIM = ("UPDATE segmentation_job", "SKIP LOCKED")
+HEARTBEAT = ("UPDATE segmentation_job", "greatest(")
+FINISH = ("UPDATE segmentation_job", "stage_seconds=")
+ACCEPT = ("INSERT INTO segmentation_job ",)
+"""What tells the statements that matter most from others."""
+
+
+@pytest.fixture(scope="module")
+def lasting(new_breakable: MakeBreakable, tmp_path_factory: pytest.TempPathFactory) -> BreakableDeployment:
+    deployment = new_breakable(lease_seconds=LEASE_SECONDS, heartbeat_seconds=1, retry_delay_seconds=0)
+    with_slow_model(deployment.import_sample(), tmp_path_factory.mktemp("slow"))
+    return deployment.start_api().start_worker("one", until_ready=True)
+
+
+@pytest.fixture
+def alone(lasting: BreakableDeployment) -> BreakableDeployment:
+    """With one worker: what it does not claim, nobody does."""
+    if "two" in lasting.processes:
+        lasting.stop("two")
+    return lasting
+
+
+@pytest.fixture
+def pair(lasting: BreakableDeployment) -> BreakableDeployment:
+    """With two workers."""
+    if "two" not in lasting.processes:
+        lasting.start_worker("two", until_ready=True)
+    return lasting
+
+
+# --- Restarts ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [FAST, IMMEDIATE], ids=["fast", "immediate"])
+@pytest.mark.parametrize("moment", [CLAIM, HEARTBEAT, FINISH], ids=["claim", "heartbeat", "finish"])
+def test_a_restart_costs_no_attempt(alone: BreakableDeployment, how: signal.Signals, moment: tuple[str, ...]) -> None:
+    # Given a job at that moment of its life
+    with Gate(alone) as gate:
+        with frozen(worker_processes(alone, "one")):  # so that no earlier doorbell springs the trap
+            job_id = alone.submit(gate.request, SLOW_MODEL)
+            trap = alone.postgres_proxy.hold(*moment)
+        if moment is FINISH:
+            gate.open()
+        trap.wait()
+        # When PostgreSQL restarts, Then the statement that was under way is lost
+        alone.postgres.restart(how)
+        alone.postgres_proxy.release(trap)
+        if moment is not FINISH:
+            assert alone.row(job_id).state in {JobState.QUEUED, JobState.RUNNING}
+    # And the job is done once, at its first attempt
+    assert_done_once(alone, [job_id])
+    assert logged(alone, "claimed", job_id) == 1
+
+
+# --- Lost replies --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("moment", "attempt"),
+    [(CLAIM, 2), (HEARTBEAT, 1), (FINISH, 1)],
+    ids=["claim: nobody knows of it, so its lease has to end", "heartbeat", "finish"],
+)
+def test_a_lost_reply_to_a_commit_loses_no_job(
+    alone: BreakableDeployment, moment: tuple[str, ...], attempt: int
+) -> None:
+    with Gate(alone) as gate:
+        with frozen(worker_processes(alone, "one")):
+            job_id = alone.submit(gate.request, SLOW_MODEL)
+            trap = alone.postgres_proxy.lose_reply("COMMIT", *moment)
+        if moment is FINISH:
+            gate.open()
+        trap.wait()
+    assert_done_once(alone, [job_id], attempt=attempt)
+    assert logged(alone, "claimed", job_id) == 1
+
+
+def test_an_upload_whose_commit_got_no_reply_keeps_its_input_and_runs(alone: BreakableDeployment) -> None:
+    # When the client is told to try again, because nobody knows whether the row is there
+    trap = alone.postgres_proxy.lose_reply("COMMIT", *ACCEPT)
+    response = alone.post("/api/v2/Model/slow/segmentation", sleeping(0))
+    trap.wait()
+    assert response.status_code == 503
+    # Then the row that is there can run
+    with psycopg.connect(alone.postgres.url("segint")) as connection:
+        found = connection.execute("SELECT id FROM segmentation_job ORDER BY created_at DESC LIMIT 1").fetchone()
+    assert found is not None
+    assert_done_once(alone, [UUID(str(found[0]))])
+
+
+# --- Outages -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def stopped(deployment: BreakableDeployment) -> Iterator[None]:
+    deployment.postgres.end(FAST)
+    try:
+        yield
+    finally:
+        deployment.postgres.start()
+
+
+def standing_still(deployment: BreakableDeployment) -> AbstractContextManager[None]:
+    return frozen(deployment.postgres.processes())
+
+
+@pytest.mark.parametrize("outage", [stopped, standing_still], ids=["stopped", "frozen"])
+def test_an_outage_longer_than_a_lease_requeues_nothing(
+    pair: BreakableDeployment, outage: Callable[[BreakableDeployment], AbstractContextManager[None]]
+) -> None:
+    # Given two workers at work
+    with Gate(pair) as gate:
+        jobs = [pair.submit(gate.request, SLOW_MODEL) for _ in range(2)]
+        for job_id in jobs:
+            wait_until_running(pair, job_id)
+        # When PostgreSQL is away for so long that both leases end
+        with outage(pair):
+            time.sleep(LEASE_SECONDS + 2)
+        assert [pair.row(job_id).attempt for job_id in jobs] == [1, 1]
+        # Then both workers renew them, and go on
+        wait_for(lambda: all(not lease_has_ended(pair, job_id) for job_id in jobs), "the leases to be renewed")
+    assert_done_once(pair, jobs)
+    assert [logged(pair, "claimed", job_id) for job_id in jobs] == [1, 1]
+
+
+def lease_has_ended(deployment: BreakableDeployment, job_id: UUID) -> bool:
+    expires_at = deployment.row(job_id).lease_expires_at
+    return expires_at is None or expires_at < datetime.now(UTC)
+
+
+def test_a_result_waits_for_a_database_that_is_away(alone: BreakableDeployment) -> None:
+    """The work of minutes is not thrown away because its last statement finds nobody."""
+    with Gate(alone) as gate:
+        job_id = alone.submit(gate.request, SLOW_MODEL)
+        wait_until_running(alone, job_id)
+        with stopped(alone):
+            gate.open()
+            wait_for(
+                lambda: any(name.endswith(".pb") for name in files_of(alone, job_id) if name in alone.files("results")),
+                "the result",
+            )
+    assert_done_once(alone, [job_id])
+    assert logged(alone, "claimed", job_id) == 1
+
+
+def test_a_database_that_is_away_is_503_and_back_again(alone: BreakableDeployment) -> None:
+    deployment = alone
+    job_id = deployment.submit()
+    deployment.finished(job_id)
+    before = deployment.files()
+    with stopped(deployment):
+        # What needs it is refused with Retry-After, nothing is stored, and the process stays alive
+        for response in (
+            deployment.get("/api/v2/Model/"),
+            deployment.get(f"{SUBMIT}/{job_id}"),
+            deployment.post(SUBMIT, request_body()),
+            deployment.post("/api/v2/Feedback/segmentation"),
+        ):
+            assert response.status_code == 503
+            assert int(response.headers["retry-after"]) > 0
+        assert set(deployment.files()) <= set(before)
+        assert httpx.get(deployment.url + "/healthz").status_code == 200
+        ready = httpx.get(deployment.url + "/readyz")
+        assert (ready.status_code, ready.json()["status"]) == (503, "unavailable")
+        assert "segint_database_up 0.0" in httpx.get(deployment.url + "/metrics").text
+    # When it is back, so is everything
+    wait_for(lambda: httpx.get(deployment.url + "/readyz").status_code == 200, "the API to be ready again")
+    assert deployment.progress(job_id).error_text == ""
+
+
+# --- Frozen backends -----------------------------------------------------------------------------------------
+
+
+def test_a_frozen_backend_does_not_stop_a_worker_s_heartbeat(alone: BreakableDeployment) -> None:
+    # Given a job that runs
+    with Gate(alone) as gate:
+        job_id = alone.submit(gate.request, SLOW_MODEL)
+        wait_until_running(alone, job_id)
+        backends = alone.postgres.backends_of("one")
+        assert backends
+        # When every backend that serves its worker freezes, for longer than the lease
+        with frozen(backends):
+            time.sleep(LEASE_SECONDS + 2)
+            # Then the worker has renewed it over another one, and can finish
+            gate.open()
+            assert_done_once(alone, [job_id])
+    assert logged(alone, "claimed", job_id) == 1
+
+
+def test_frozen_backends_of_the_api_are_503_within_its_limit_and_are_replaced(alone: BreakableDeployment) -> None:
+    backends = alone.postgres.backends_of("api")
+    assert backends
+    with frozen(backends):
+        # When several clients ask at the same time
+        with ThreadPoolExecutor(4) as clients:
+            started = time.monotonic()
+            statuses = list(clients.map(lambda _: alone.get("/api/v2/Model/").status_code, range(4)))
+            assert time.monotonic() - started < ANSWER_BOUND_SECONDS
+        # Then each gets an answer in time
+        assert set(statuses) <= {200, 503}
+        # And other connections take over
+        wait_for(lambda: alone.get("/api/v2/Model/").status_code == 200, "the API to answer again")
+    assert_done_once(alone, [alone.submit(sleeping(0), SLOW_MODEL)])
+
+
+def test_a_server_that_is_frozen_is_503_within_its_limit(alone: BreakableDeployment) -> None:
+    with standing_still(alone):
+        started = time.monotonic()
+        response = alone.get("/api/v2/Model/")
+        assert time.monotonic() - started < ANSWER_BOUND_SECONDS
+    assert response.status_code == 503
+    wait_for(lambda: alone.get("/api/v2/Model/").status_code == 200, "the database to be used again")
+    assert_done_once(alone, [alone.submit(sleeping(0), SLOW_MODEL)])
+
+
+def test_the_schema_outlives_all_of_this(alone: BreakableDeployment) -> None:
+    """An immediate shutdown is a crash: what was committed is there after its recovery."""
+    database = alone.database()
+    alone.postgres.restart(IMMEDIATE)
+    assert migrate.schema_fits(database.run(migrate.current))
+    database.close()
