@@ -13,6 +13,18 @@ depends_on = None
 
 
 def upgrade() -> None:
+    # The strongest lock on the jobs first: asked for after a weaker one, it would deadlock with running requests.
+    op.add_column("segmentation_job", sa.Column("input_sha256", sa.Text(), nullable=True))
+    op.add_column("segmentation_job", sa.Column("result_sha256", sa.Text(), nullable=True))
+    op.add_column("segmentation_job", sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("segmentation_job", sa.Column("run_seconds", sa.Double(), nullable=True))
+    op.create_index(
+        "ix_segmentation_job_history",
+        "segmentation_job",
+        ["model_id", sa.literal_column("finished_at DESC")],
+        unique=False,
+        postgresql_where="run_seconds IS NOT NULL",
+    )
     op.create_table(
         "janitor_round",
         sa.Column("id", sa.SmallInteger(), autoincrement=False, nullable=False),
@@ -36,17 +48,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_job_event")),
     )
     op.create_index(op.f("ix_job_event_job_id"), "job_event", ["job_id"], unique=False)
-    op.add_column("segmentation_job", sa.Column("input_sha256", sa.Text(), nullable=True))
-    op.add_column("segmentation_job", sa.Column("result_sha256", sa.Text(), nullable=True))
-    op.add_column("segmentation_job", sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=True))
-    op.add_column("segmentation_job", sa.Column("run_seconds", sa.Double(), nullable=True))
-    op.create_index(
-        "ix_segmentation_job_history",
-        "segmentation_job",
-        ["model_id", sa.literal_column("finished_at DESC")],
-        unique=False,
-        postgresql_where="run_seconds IS NOT NULL",
-    )
 
 
 def downgrade() -> None:

@@ -97,7 +97,9 @@ class Settings(BaseSettings):
         3, gt=0, allow_inf_nan=False, description="Time between heartbeats of a running job."
     )
     attempt_limit: int = Field(3, gt=0, description="Attempts before a job fails; counted when claimed.")
-    retry_delay_seconds: float = Field(2, ge=0, description="Wait before another attempt, doubled each time.")
+    retry_delay_seconds: float = Field(
+        2, ge=0, allow_inf_nan=False, description="Wait before another attempt, doubled each time."
+    )
     model_time_limit_seconds: int = Field(
         900, gt=0, description="Longest run of one model on one job, where the version sets no other."
     )
@@ -107,7 +109,9 @@ class Settings(BaseSettings):
     keep_inputs: KeepInputs = Field(
         KeepInputs.FAILED, description="Which finished jobs keep their input until they expire: never, failed, always."
     )
-    janitor_interval_seconds: float = Field(1, gt=0, description="Time between two rounds of the janitor.")
+    janitor_interval_seconds: float = Field(
+        1, gt=0, allow_inf_nan=False, description="Time between two rounds of the janitor."
+    )
     orphan_seconds: float = Field(
         3600,
         gt=0,
@@ -141,10 +145,20 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _heartbeats_fit_the_lease(self) -> Self:
-        if self.heartbeat_seconds * 2 > self.lease_seconds:
+        if self.heartbeat_seconds * 3 > self.lease_seconds:
             raise ValueError(
                 f"SEGINT_HEARTBEAT_SECONDS is {self.heartbeat_seconds:g}, but a lease of {self.lease_seconds:g} s "
-                "needs at least two heartbeats; lower it, or raise SEGINT_LEASE_SECONDS"
+                "needs at least three heartbeats; lower it, or raise SEGINT_LEASE_SECONDS"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_fit_the_lease(self) -> Self:
+        # A pause of a third of a lease counts as an outage, after which no lease is taken back for a while.
+        if self.janitor_interval_seconds * 6 > self.lease_seconds:
+            raise ValueError(
+                f"SEGINT_JANITOR_INTERVAL_SECONDS is {self.janitor_interval_seconds:g}, but a lease of "
+                f"{self.lease_seconds:g} s needs at least six rounds; lower it, or raise SEGINT_LEASE_SECONDS"
             )
         return self
 

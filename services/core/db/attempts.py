@@ -46,7 +46,7 @@ def lose_attempt(session: Session, claim: Claim, *, reason: str, policy: RetryPo
     Returns:
         The job's new state; None when the claim was lost before.
     """
-    lost = _lose_attempts(session, held_by(claim), reason, policy)
+    lost = _lose_attempts(session, held_by(claim), reason, policy, skip_locked=False)
     return lost[0].state if lost else None
 
 
@@ -59,14 +59,15 @@ def reap_expired_leases(session: Session, *, lease_seconds: float, policy: Retry
         lease=lease_seconds
     )
     expired = and_(Row.state == JobState.RUNNING, Row.lease_expires_at < func.now(), started_long_ago)
-    return _lose_attempts(session, expired, "its worker stopped answering", policy)
+    # One that is locked is being heard of, or settled, at this moment.
+    return _lose_attempts(session, expired, "its worker stopped answering", policy, skip_locked=True)
 
 
 def _lose_attempts(
-    session: Session, condition: ColumnElement[bool], reason: str, policy: RetryPolicy
+    session: Session, condition: ColumnElement[bool], reason: str, policy: RetryPolicy, *, skip_locked: bool
 ) -> list[LostAttempt]:
     """End the running attempts that meet `condition`: cancelled if asked for, failed at the limit, queued otherwise."""
-    rows = session.execute(select(Row).where(condition).with_for_update(skip_locked=True)).scalars().all()
+    rows = session.execute(select(Row).where(condition).with_for_update(skip_locked=skip_locked)).scalars().all()
     reason = storable(reason)
     lost = []
     for row in rows:

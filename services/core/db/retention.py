@@ -11,6 +11,8 @@ from services.core.db import job_events
 from services.core.db.tables import SegmentationJobRow as Row
 from services.core.jobs import FINISHED, JobEventKind, JobState, KeepInputs
 
+JOBS_PER_ROUND = 1000
+"""Jobs that one round expires at most; the next comes within a second."""
 FILES_PER_ROUND = 200
 """Files that one round of the janitor deletes at most, so that a round stays short."""
 
@@ -25,11 +27,14 @@ class DeletableFiles(NamedTuple):
 
 def expire(session: Session) -> int:
     """Move finished jobs past their time to expired; returns how many."""
-    expired = session.scalars(
-        update(Row)
+    due = (
+        select(Row.id)
         .where(Row.state.in_(_values(FINISHED)), Row.expires_at < func.now())
-        .values(state=JobState.EXPIRED.value)
-        .returning(Row.id)
+        .limit(JOBS_PER_ROUND)
+        .with_for_update(skip_locked=True)
+    )
+    expired = session.scalars(
+        update(Row).where(Row.id.in_(due)).values(state=JobState.EXPIRED.value).returning(Row.id)
     ).all()
     job_events.record_all(session, expired, JobEventKind.EXPIRED)
     return len(expired)
@@ -54,8 +59,8 @@ def deletable_files(session: Session, keep_inputs: KeepInputs) -> list[Deletable
         KeepInputs.ALWAYS: frozenset[JobState](),
     }[keep_inputs] | {JobState.EXPIRED}
     input_spent = and_(Row.input_file.is_not(None), Row.state.in_(_values(spent)))
-    # Failed with a result: the result was found damaged.
-    result_spent = and_(Row.result_file.is_not(None), Row.state.in_([JobState.EXPIRED, JobState.FAILED]))
+    # A result that was found damaged stays until its job expires: it is evidence, and some of it may be rescued.
+    result_spent = and_(Row.result_file.is_not(None), Row.state == JobState.EXPIRED)
     rows = session.execute(
         select(
             Row.id,

@@ -35,6 +35,18 @@ CONNECT_TIMEOUT_SECONDS = 3
 ANSWER_TIMEOUT_SECONDS = 20
 """The server enforces the statement time-out; a server that is frozen enforces nothing, so the client counts too."""
 DEAD_NETWORK_MS = 20_000
+IDLE_TRANSACTION_MS = 10_000
+"""A client that is cut off or frozen between two statements would hold its locks for as long as TCP hopes for it: with
+the janitor's, nothing would be tidied; with a job's, claims and reaping would pass over it."""
+_SERVER_OPTIONS = {
+    "statement_timeout": STATEMENT_TIMEOUT_MS,
+    "idle_in_transaction_session_timeout": IDLE_TRANSACTION_MS,
+    # The server notices within half a minute that the client's machine is gone.
+    "tcp_keepalives_idle": 10,
+    "tcp_keepalives_interval": 5,
+    "tcp_keepalives_count": 3,
+    "timezone": "UTC",
+}
 POOL_TIMEOUT_SECONDS = 5
 
 _ENGINE_OPTIONS: dict[str, Any] = {
@@ -44,7 +56,7 @@ _ENGINE_OPTIONS: dict[str, Any] = {
     "connect_args": {
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "tcp_user_timeout": DEAD_NETWORK_MS,
-        "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
+        "options": " ".join(f"-c {name}={value}" for name, value in _SERVER_OPTIONS.items()),
     },
 }
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, Text, and_, func, or_, select, true
+from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import Session
 
 from services.core.db import job_events
@@ -37,17 +38,16 @@ def status_of(session: Session, job: Job) -> JobStatus:
 
 def typical_run_seconds(session: Session, model_ids: set[str]) -> dict[str, float]:
     """Median of each model's last successful runs; models without any are left out."""
+    models = func.unnest(array(sorted(model_ids), type_=Text)).table_valued("model_id")
     recent = (
-        select(
-            Row.model_id,
-            Row.run_seconds,
-            func.row_number().over(partition_by=Row.model_id, order_by=Row.finished_at.desc()).label("age"),
-        )
-        .where(Row.model_id.in_(sorted(model_ids)), Row.run_seconds.is_not(None))
-        .subquery()
+        select(Row.run_seconds)
+        .where(Row.model_id == models.c.model_id, Row.run_seconds.is_not(None))
+        .order_by(Row.finished_at.desc())
+        .limit(HISTORY)
+        .lateral()
     )
     median = func.percentile_cont(0.5).within_group(recent.c.run_seconds)
-    rows = session.execute(select(recent.c.model_id, median).where(recent.c.age <= HISTORY).group_by(recent.c.model_id))
+    rows = session.execute(select(models.c.model_id, median).join(recent, true()).group_by(models.c.model_id))
     return {model_id: float(run_seconds) for model_id, run_seconds in rows}
 
 

@@ -126,16 +126,14 @@ def test_inputs_go_by_policy_and_results_when_expired(
     by_state = {state: jobs_at_hand.accept(state=state.value, result_file=f"r-{state}") for state in JobState}
     # When the janitor asks what can go
     deletable = jobs_at_hand.database.run(retention.deletable_files, keep)
-    # Then it is the inputs that the policy lets go, and the results of the expired job and of the one that failed,
-    # whose result was found damaged
-    spent_results = {JobState.EXPIRED, JobState.FAILED}
+    # Then it is the inputs that the policy lets go, and the result of the expired job
     assert {files.job_id: files for files in deletable} == {
         by_state[state]: retention.DeletableFiles(
             by_state[state],
-            f"{by_state[state]}.pb" if state in spent else None,
-            f"r-{state}" if state in spent_results else None,
+            f"{by_state[state]}.pb",
+            f"r-{state}" if state is JobState.EXPIRED else None,
         )
-        for state in spent | spent_results
+        for state in spent
     }
     # and once they are forgotten, nothing of it is named again
     jobs_at_hand.database.run(retention.forget_files, deletable)
@@ -143,7 +141,7 @@ def test_inputs_go_by_policy_and_results_when_expired(
     for state, job_id in by_state.items():
         job = jobs_at_hand.job(job_id)
         assert (job.input_file is None) == (state in spent)
-        assert (job.result_file is None) == (state in spent_results)
+        assert (job.result_file is None) == (state is JobState.EXPIRED)
 
 
 def test_what_was_kept_goes_when_the_job_expires(jobs_at_hand: Jobs) -> None:
