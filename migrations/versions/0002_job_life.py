@@ -1,4 +1,4 @@
-"""Time lines, digests, run times, and when a janitor worked last
+"""Time lines, digests, run times, the volume's identity, and when a janitor worked last
 
 Only additions: a release before this one works on this schema too.
 """
@@ -34,6 +34,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_janitor_round")),
     )
     op.create_table(
+        "volume_identity",
+        sa.Column("id", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("identity", sa.Text(), nullable=False),
+        sa.CheckConstraint("id = 1", name=op.f("ck_volume_identity_one_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_volume_identity")),
+    )
+    op.create_table(
         "job_event",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("job_id", sa.Uuid(), nullable=False),
@@ -60,4 +67,5 @@ def downgrade() -> None:
     op.drop_column("segmentation_job", "input_sha256")
     op.drop_index(op.f("ix_job_event_job_id"), table_name="job_event")
     op.drop_table("job_event")
+    op.drop_table("volume_identity")
     op.drop_table("janitor_round")

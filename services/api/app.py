@@ -21,6 +21,7 @@ from services.api.health import Health
 from services.api.janitor import Janitor
 from services.api.jobs import Jobs
 from services.api.metrics import MeasureRequests, Metrics, MetricsRoute
+from services.api.mount import Mount
 from services.api.results import Results
 from services.api.segmentations import Segmentations
 from services.api.status import Status
@@ -61,21 +62,23 @@ def create_app_from_environment() -> Starlette:
 def create_app(settings: Settings) -> Starlette:
     """The API of one deployment."""
     blobs = Blobs(settings.volume_dir)
-    blobs.prepare()
     database = AsyncDatabase(settings.database_url)
+    mount = Mount(database, blobs)
     doorbell = Doorbell(settings.redis_url, settings.redis_namespace)
     ringer = Ringer(doorbell)
-    janitor = Janitor(settings, database, blobs, doorbell)
+    janitor = Janitor(settings, database, blobs, mount, doorbell)
     metrics = Metrics()
     authenticator = Authenticator([token.get_secret_value() for token in settings.api_tokens])
 
     status = Status(settings)
     catalogue = Catalogue(database)
-    capacity = Capacity(settings, database, blobs)
-    segmentations = Segmentations(settings, database, blobs, ringer, capacity, Results(settings, database, blobs))
+    capacity = Capacity(settings, database, blobs, mount)
+    segmentations = Segmentations(
+        settings, database, blobs, ringer, capacity, Results(settings, database, blobs, mount)
+    )
     jobs = Jobs(settings, database)
     feedback = Feedback(database, settings)
-    health = Health(database, blobs, doorbell)
+    health = Health(database, blobs, mount, doorbell)
 
     def route(path: str, **endpoints: Endpoint) -> list[Route]:
         """Both spellings of a path, with and without the trailing slash, answer directly; one endpoint per method."""

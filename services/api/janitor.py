@@ -5,13 +5,15 @@ It runs in every API process, because workers may be scaled to zero; an advisory
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
+import anyio
 from anyio import to_thread
 
+from services.api.mount import Mount
 from services.api.orphans import Orphans
 from services.core.blobs import Blobs
 from services.core.db import attempts, janitor_rounds, jobs, locks, retention
@@ -26,30 +28,45 @@ JANITOR_LOCK = 0x5E61_0002
 """Any constant that no other advisory lock of SegInt uses."""
 
 
+TIDYING_LOCK = 0x5E61_0003
+"""So is this."""
+
+
 @dataclass(frozen=True, slots=True)
 class Round:
     """What one round found."""
 
     lost: list[attempts.LostAttempt]
-    deletable: list[retention.DeletableFiles]
     ready: int
 
 
 class Janitor:
-    """One deployment's janitor."""
+    """One deployment's janitor.
 
-    def __init__(self, settings: Settings, database: AsyncDatabase, blobs: Blobs, doorbell: Doorbell) -> None:
+    Two loops: one keeps the queue going, the other tidies the volume. Deleting from a slow volume must not keep leases
+    and doorbells waiting.
+    """
+
+    def __init__(
+        self, settings: Settings, database: AsyncDatabase, blobs: Blobs, mount: Mount, doorbell: Doorbell
+    ) -> None:
         self._settings = settings
         self._database = database
         self._blobs = blobs
+        self._mount = mount
         self._doorbell = doorbell
         self._orphans = Orphans(settings, database, blobs)
 
     async def run(self) -> None:
         """Work until cancelled; a database, a volume or a Redis that is away costs rounds, not the task."""
+        async with anyio.create_task_group() as loops:
+            loops.start_soon(self._again_and_again, self.keep_going)
+            loops.start_soon(self._again_and_again, self.tidy)
+
+    async def _again_and_again(self, work: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
-                await self.work_once()
+                await work()
             except Unavailable as error:
                 logger.warning("janitor skipped a round", extra={"reason": error.details})
             except Exception:
@@ -57,19 +74,28 @@ class Janitor:
                 logger.exception("janitor failed in a round")
             await asyncio.sleep(self._settings.janitor_interval_seconds)
 
-    async def work_once(self) -> bool:
-        """One round; False when another process leads."""
+    async def keep_going(self) -> None:
+        """One round of leases, expiry and doorbells, unless another process leads."""
         found = await self._database.run(self._settle_rows)
         if found is None:
-            return False
+            return
         for attempt in found.lost:
             logger.warning("lease expired", extra={"job": str(attempt.job_id), "now": attempt.state.value})
         await to_thread.run_sync(self._top_up, found.ready)
-        deleted = await to_thread.run_sync(self._delete, found)
+        if found.lost:
+            await to_thread.run_sync(self._delete_attempts, found.lost)
+
+    async def tidy(self) -> None:
+        """Delete what the state of its row no longer needs, and look for orphans.
+
+        Which files those are, one process at a time is told; that two delete the same one is harmless.
+        """
+        await self._mount.require()
+        deletable = await self._database.run(self._deletable)
+        deleted = await to_thread.run_sync(self._delete, deletable)
         if deleted:
             await self._database.run(retention.forget_files, deleted)
         await self._orphans.look()
-        return True
 
     def _settle_rows(self, session: Session) -> Round | None:
         settings = self._settings
@@ -84,23 +110,27 @@ class Janitor:
         lost = []
         if janitor_rounds.note_round(session, lease_seconds=settings.lease_seconds):
             lost = attempts.reap_expired_leases(session, lease_seconds=settings.lease_seconds, policy=policy)
-        return Round(
-            lost=lost,
-            deletable=retention.deletable_files(session, settings.keep_inputs),
-            ready=jobs.count_ready(session),
-        )
+        return Round(lost=lost, ready=jobs.count_ready(session))
 
-    def _delete(self, found: Round) -> list[retention.DeletableFiles]:
+    def _deletable(self, session: Session) -> list[retention.DeletableFiles]:
+        if not locks.try_lock(session, TIDYING_LOCK):
+            return []
+        return retention.deletable_files(session, self._settings.keep_inputs)
+
+    def _delete_attempts(self, lost: list[attempts.LostAttempt]) -> None:
+        """What lost attempts may have written."""
+        for attempt in lost:
+            with _logged(attempt.job_id):
+                self._blobs.delete_attempt(attempt.job_id, attempt.token)
+
+    def _delete(self, deletable: list[retention.DeletableFiles]) -> list[retention.DeletableFiles]:
         """Delete files, and give back whose row may forget them.
 
         Files go before the row forgets them: a crash between the two repeats a deletion. One that cannot be deleted
         stays its row's, and holds up no other.
         """
-        for attempt in found.lost:
-            with _logged(attempt.job_id):
-                self._blobs.delete_attempt(attempt.job_id, attempt.token)
         deleted = []
-        for files in found.deletable:
+        for files in deletable:
             with _logged(files.job_id):
                 if files.input_file is not None:
                     self._blobs.delete_input(files.input_file)

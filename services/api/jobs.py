@@ -11,6 +11,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from services.api.identifiers import segmentation_id
 from services.core.db import jobs as job_rows
 from services.core.db import waiting
 from services.core.db.session import AsyncDatabase, Session
@@ -24,6 +25,9 @@ STREAM_POLL_SECONDS = 1.0
 MOST_STREAMS = 64
 """Each asks the database once a second; more people than this do not watch one research server."""
 
+SEND_LIMIT_SECONDS = 30.0
+"""A watcher that reads nothing for so long loses its stream."""
+
 
 class Jobs:
     """The routes of the status page."""
@@ -35,7 +39,7 @@ class Jobs:
 
     async def status(self, request: Request) -> Response:
         """GET /api/segint/v1/jobs/{id}: the job with its surroundings, expired ones included."""
-        return JSONResponse(await self._document(_job_id(request)), headers={"Cache-Control": "no-store"})
+        return JSONResponse(await self._document(segmentation_id(request)), headers={"Cache-Control": "no-store"})
 
     async def stream(self, request: Request) -> Response:
         """GET /api/segint/v1/jobs/{id}/events: the same as server-sent events, one whenever it changes, until its end.
@@ -44,8 +48,12 @@ class Jobs:
         """
         if self._streams >= MOST_STREAMS:
             raise TooManyStreams(f"{MOST_STREAMS} event streams are open already; poll the job instead.")
-        first = await self._document(_job_id(request))
-        return EventSourceResponse(self._changes(_job_id(request), first), headers={"Cache-Control": "no-store"})
+        first = await self._document(segmentation_id(request))
+        return EventSourceResponse(
+            self._changes(segmentation_id(request), first),
+            headers={"Cache-Control": "no-store"},
+            send_timeout=SEND_LIMIT_SECONDS,
+        )
 
     async def _changes(self, job_id: UUID, document: dict[str, Any]) -> AsyncIterator[ServerSentEvent]:
         self._streams += 1
@@ -75,16 +83,6 @@ class Jobs:
 def _status(session: Session, job_id: UUID) -> JobStatus | None:
     job = job_rows.find(session, job_id)
     return None if job is None else waiting.status_of(session, job)
-
-
-def _job_id(request: Request) -> UUID:
-    text = request.path_params["id"]
-    try:
-        return UUID(text)
-    except ValueError as error:
-        raise SegmentationUnknown(
-            f"«{text}» is not a segmentation identifier; use the SegmentationID that the server gave."
-        ) from error
 
 
 def document_of(status: JobStatus, attempt_limit: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Results: whole or not at all, with their digest as ETag, in ranges where a download broke off."""
 
 import logging
+import re
 from pathlib import Path
 
 import anyio
@@ -8,6 +9,7 @@ from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
+from services.api.mount import Mount
 from services.api.negotiation import label, wanted_encoding
 from services.api.one_shot import OneShotResponse
 from services.core.blobs import Blobs
@@ -25,15 +27,18 @@ logger = logging.getLogger(__name__)
 MOST_TRANSCODINGS = 2
 """A result as JSON takes about three times its size in memory while it is made; Velocity asks for protobuf."""
 
+_RANGES = re.compile(r"bytes=\s*((?:\d+-\d*|-\d+)(?:\s*,\s*(?:\d+-\d*|-\d+))*)\s*", re.ASCII | re.IGNORECASE)
+
 
 class Results:
     """Gives results out. A result is read once to check it and once to send it, so that no damaged byte is sent."""
 
-    def __init__(self, settings: Settings, database: AsyncDatabase, blobs: Blobs) -> None:
+    def __init__(self, settings: Settings, database: AsyncDatabase, blobs: Blobs, mount: Mount) -> None:
         self._one_shot = settings.one_shot_results
         self._retention_hours = settings.result_retention_hours
         self._database = database
         self._blobs = blobs
+        self._mount = mount
         self._transcoding = anyio.CapacityLimiter(MOST_TRANSCODINGS)
 
     async def respond(self, request: Request, job: Job) -> Response:
@@ -42,12 +47,12 @@ class Results:
         Raises:
             ResultNotReady: the job has not finished.
             SegmentationUnsuccessful: it has no result, or a damaged one; then it counts as failed from now on.
-            StorageAway: the volume is not there.
+            StorageAway: the volume is not there, or another one.
         """
         path = await self._whole_file(job)
         encoding = wanted_encoding(request)
         media_type = label(request, encoding)
-        headers = {"Cache-Control": "private, no-cache"}
+        headers = {"Cache-Control": "private, no-cache", "Vary": "Accept"}
         if job.result_sha256 is not None:
             # Two encodings of one result are two representations, and a tag names one of them.
             suffix = "-json" if encoding is Encoding.JSON else ""
@@ -55,10 +60,11 @@ class Results:
         if self._one_shot and request.method == "GET":
             content = await self._as_json(path) if encoding is Encoding.JSON else path
             return OneShotResponse(content, media_type, headers, lambda: self._expire(job))
-        if "ETag" in headers and headers["ETag"] in _tags(request):
+        if "ETag" in headers and {headers["ETag"], "*"} & _tags(request):
             return Response(status_code=304, headers=headers)
         if encoding is Encoding.JSON:
             return Response(await self._as_json(path), media_type=media_type, headers=headers)
+        _drop_unusable_range(request)
         return FileResponse(path, media_type=media_type, headers=headers)
 
     async def _whole_file(self, job: Job) -> Path:
@@ -69,6 +75,7 @@ class Results:
         if job.state is not JobState.SUCCEEDED or job.result_file is None:
             reason = progress_of(job).error_text
             raise SegmentationUnsuccessful(f"The segmentation {job.id} {job.state}, so there is no result: {reason}")
+        await self._mount.require()
         fault = await to_thread.run_sync(self._blobs.what_is_wrong_with_result, job.result_file, job.result_sha256)
         if fault is not None:
             await self._database.run(stored_files.fail_result, [job.id], fault, retention_hours=self._retention_hours)
@@ -89,3 +96,15 @@ def _tags(request: Request) -> set[str]:
     """What `If-None-Match` names, weak or not: a comparison for a cached copy is the weak one (RFC 9110, 13.1.2)."""
     values = ",".join(request.headers.getlist("if-none-match")).split(",")
     return {value.strip().removeprefix("W/") for value in values}
+
+
+def _drop_unusable_range(request: Request) -> None:
+    """Take a `Range` out of the request that is to be ignored (RFC 9110, 14.2): malformed, or not of a GET."""
+    value = request.headers.get("range")
+    if value is None:
+        return
+    match = _RANGES.fullmatch(value)
+    bounds = [item.strip().split("-") for item in match[1].split(",")] if match else [["1", "0"]]
+    backwards = any(first and last and int(first) > int(last) for first, last in bounds)
+    if backwards or request.method != "GET":
+        request.scope["headers"] = [(name, text) for name, text in request.scope["headers"] if name != b"range"]

@@ -1,9 +1,12 @@
 """A segmentation's four routes: submit, progress, cancel, result."""
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import anyio
 from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,6 +14,7 @@ from starlette.responses import Response
 from services.api.admission import check_for_model, check_volumes
 from services.api.capacity import Capacity
 from services.api.doorbell import Ringer
+from services.api.identifiers import segmentation_id
 from services.api.negotiation import answer, require_protobuf, wanted_encoding
 from services.api.results import Results
 from services.api.uploads import UploadLimits, announced_bytes, stream_to_file
@@ -21,9 +25,9 @@ from services.core.db import catalogue as catalogue_rows
 from services.core.db import jobs as job_rows
 from services.core.db.session import AsyncDatabase
 from services.core.errors import (
+    DatabaseUnavailable,
     InvalidParameter,
     ModelUnavailable,
-    SegIntError,
     SegmentationFinished,
     SegmentationUnknown,
 )
@@ -70,10 +74,10 @@ class Segmentations:
         require_protobuf(request)
         announced = announced_bytes(request, self._limits.most_bytes)
         priority = _priority(request)
-        async with self._capacity.upload(announced):
+        async with self._capacity.upload(announced) as upload:
             job_id = uuid4()
-            with self._blobs.new_input(job_id) as pending:
-                await stream_to_file(request, pending, self._limits, self._capacity.check_room)
+            async with _opened(self._blobs.new_input(job_id)) as pending:
+                await stream_to_file(request, pending, self._limits, upload.wrote)
                 model_input = await to_thread.run_sync(_read, pending.partial)
                 check_volumes(model_input, self._settings.max_volume_voxels)
                 entry = await self._runnable_entry(request.path_params["model"])
@@ -132,22 +136,16 @@ class Segmentations:
         )
         try:
             return await self._database.run(job_rows.accept, job)
-        except BaseException:
-            await self._drop_unless_accepted(job)
-            raise
-
-    async def _drop_unless_accepted(self, job: NewJob) -> None:
-        """Delete the input of a row that was not committed.
-
-        A commit whose reply was lost may have happened. If that cannot be found out now, the file stays: an
-        unreferenced file is waste, a job without its input is a loss.
-        """
-        try:
+        except DatabaseUnavailable:
+            # The commit whose reply was lost may have happened, or may yet. If nobody can tell now, the file stays
+            # for the janitor to judge: an unreferenced file is waste, a job without its input is a loss.
             known = await self._database.run(job_rows.find, job.id)
-        except SegIntError:
-            return
-        if known is None:
-            self._blobs.delete_input(job.input_file)
+            if known is None:
+                raise
+            return known
+        except Exception:
+            await to_thread.run_sync(self._blobs.delete_input, job.input_file)
+            raise
 
     async def _runnable_entry(self, model_id: str) -> CatalogueEntry:
         entry = await self._database.run(catalogue_rows.find_entry, model_id)
@@ -161,13 +159,7 @@ class Segmentations:
         return entry
 
     async def _job(self, request: Request) -> Job:
-        text, model_id = request.path_params["id"], request.path_params["model"]
-        try:
-            job_id = UUID(text)
-        except ValueError as error:
-            raise SegmentationUnknown(
-                f"«{text}» is not a segmentation identifier; use the SegmentationID that the server gave."
-            ) from error
+        job_id, model_id = segmentation_id(request), request.path_params["model"]
         job = await self._database.run(job_rows.find, job_id)
         if job is None or job.model_id != model_id:
             raise SegmentationUnknown(
@@ -176,6 +168,17 @@ class Segmentations:
         if job.state is JobState.EXPIRED:
             raise SegmentationUnknown(f"The segmentation {job_id} has expired; submit the volume again.")
         return job
+
+
+@asynccontextmanager
+async def _opened(pending: PendingFile) -> AsyncIterator[PendingFile]:
+    """`pending` as a context whose file is opened and closed in a thread: a volume may be slow at either."""
+    await to_thread.run_sync(pending.__enter__)
+    try:
+        yield pending
+    finally:
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(pending.__exit__, None, None, None)
 
 
 def _read(path: Path) -> ModelInput:

@@ -75,19 +75,20 @@ async def pieces(request: Request, limits: UploadLimits) -> AsyncIterator[bytes]
 
 
 async def stream_to_file(
-    request: Request, pending: PendingFile, limits: UploadLimits, check_room: Callable[[], None]
+    request: Request, pending: PendingFile, limits: UploadLimits, wrote: Callable[[int], None]
 ) -> None:
     """Write the body to `pending` as it arrives: one batch of about a megabyte is written while the next is received.
 
-    `check_room` is called in the writing thread after each batch, and ends the upload by what it raises.
+    `wrote` is told in the writing thread how many bytes are on the volume after each batch, and ends the upload by
+    what it raises.
 
-    Raises: what `pieces` and `check_room` raise, and
+    Raises: what `pieces` and `wrote` raise, and
         StorageFull: the volume has no room for it.
     """
 
     def write(pieces_of_batch: list[bytes]) -> None:
         pending.write_all(pieces_of_batch)
-        check_room()
+        wrote(pending.size_bytes)
 
     batch: list[bytes] = []
     batch_bytes = 0

@@ -19,6 +19,8 @@ MODELS, FAMILIES, INPUTS, RESULTS = "models", "modelfamily", "segmentation", "re
 FOLDERS = (MODELS, FAMILIES, INPUTS, RESULTS)
 
 PROBE_PREFIX = ".probe-"
+IDENTITY_FILE = ".segint-volume"
+"""In the volume's root: tells it from an empty mount point."""
 
 COPY_BYTES = 1 << 20
 
@@ -49,6 +51,52 @@ class Blobs:
         """Make the four folders."""
         for folder in FOLDERS:
             (self.root / folder).mkdir(parents=True, exist_ok=True)
+
+    def mark(self) -> str:
+        """Make this a volume of SegInt's, with its folders, unless it is one; returns its identity.
+
+        One process at a time: two would each give it another.
+
+        Raises:
+            StorageAway: it cannot be read or written.
+            StorageFull: it has no room at all.
+        """
+        try:
+            self.prepare()
+            found = self._identity()
+        except OSError as error:
+            raise _away(self.root, error) from error
+        if found:
+            return found
+        identity = str(uuid4())
+        with PendingFile(self.root / IDENTITY_FILE, shared=True) as pending:
+            pending.write(f"{identity}\n".encode())
+            pending.commit()
+        return identity
+
+    def require(self, identity: str) -> None:
+        """Return where this is the volume of that identity.
+
+        Raises:
+            StorageAway: it is another one, none at all, or cannot be read.
+        """
+        try:
+            found = self._identity()
+        except OSError as error:
+            raise _away(self.root, error) from error
+        if found == identity:
+            return
+        what = f"{IDENTITY_FILE} is missing" if found is None else f"{IDENTITY_FILE} says {found}"
+        raise StorageAway(
+            f"What is mounted at {self.root} is not the volume that this database's jobs are on ({what}). Mount that "
+            f"one; or, to go on with this one, write {identity} into {self.root / IDENTITY_FILE}."
+        )
+
+    def _identity(self) -> str | None:
+        try:
+            return (self.root / IDENTITY_FILE).read_text(encoding="ascii", errors="replace").strip()
+        except FileNotFoundError:
+            return None
 
     def check(self) -> str | None:
         """None when files can be written, else what stands in the way."""
@@ -96,16 +144,15 @@ class Blobs:
         Args:
             sha256: what its bytes must hash to, hexadecimal; None where that is not known.
 
+        Ask `require` first: an empty mount point says nothing of what was lost.
+
         Raises:
-            StorageAway: it cannot be told, because the volume is not there or cannot be read.
+            StorageAway: it cannot be told, because the volume cannot be read.
         """
         try:
             with self.result_path(name).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError as error:
-            # An unmounted volume has no folder either, and says nothing about its files.
-            if not (self.root / RESULTS).is_dir():
-                raise _away(self.root, error) from error
+        except FileNotFoundError:
             return "is not on the server's volume any more"
         except OSError as error:
             raise _away(self.root, error) from error

@@ -13,6 +13,7 @@ from typing import Any, Self
 from services.core.blobs import Blobs
 from services.core.catalogue import Attachment, CatalogueEntry, ModelFamily, RuntimeName, StoredFile
 from services.core.db import catalogue as rows
+from services.core.db import volume_identity
 from services.core.db.locks import lock_name
 from services.core.db.session import Database, Session
 from services.core.errors import InvalidModel, ModelUnavailable, RuntimeUnavailable
@@ -37,7 +38,6 @@ class ModelLibrary:
     def __init__(self, *, database_url: str, volume_dir: Path) -> None:
         self._database = Database(database_url)
         self._blobs = Blobs(volume_dir)
-        self._blobs.prepare()
 
     def __enter__(self) -> Self:
         return self
@@ -60,6 +60,7 @@ class ModelLibrary:
         return self._import(decode_family_json(document))
 
     def _import(self, family: ModelFamily) -> ImportReport:
+        self._require_volume()
         created = self._database.run(rows.store_family, family)
         self.publish(family.canonical_name)
         named = tuple(version.model_id for version in family.versions)
@@ -86,9 +87,11 @@ class ModelLibrary:
             RuntimeUnavailable: there is no such runtime.
             InvalidModel: a file is missing or cannot be read, or the runtime takes none.
             StorageFull: the volume has no room for the files.
+            StorageAway: the volume is not there, or not the one that this database's jobs are on.
             DatabaseUnavailable: PostgreSQL cannot be reached.
         """
         self.entry(model_id)
+        self._require_volume()
         _check_runtime(runtime, file)
         _check_options(options or {})
         if time_limit_seconds is not None and time_limit_seconds <= 0:
@@ -167,6 +170,13 @@ class ModelLibrary:
     def publish(self, family_name: str) -> None:
         """Write the family's message as clients see it to modelfamily/."""
         self._database.run(self._publish, family_name)
+
+    def _require_volume(self) -> None:
+        """Files go to the volume that the database's jobs are on, or nowhere."""
+        identity = self._database.run(volume_identity.known_identity)
+        if identity is None:
+            identity = self._database.run(volume_identity.settle_identity, self._blobs.mark)
+        self._blobs.require(identity)
 
     def _publish(self, session: Session, family_name: str) -> None:
         # Two administrators at once: whoever writes the file last must have read the catalogue last.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 from uuid import uuid4
 
-from services.core.errors import StorageFull
+from services.core.errors import StorageAway, StorageFull
 
 PARTIAL_SUFFIX = ".part"
 PAYLOAD_MODE = 0o640
@@ -19,17 +19,24 @@ SYNC_BYTES = 16 << 20
 """Large files go to the disk while they are written, so that the last flush does not wait for all of it."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FAILING = frozenset({errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ENODEV})
+"""What a disk or a network filesystem says when it is in trouble, whoever asks for what."""
 
 
 @contextmanager
-def full_volume_as_ours() -> Iterator[None]:
-    """Turn «no space», «over quota» and «file too large» into StorageFull."""
+def volume_faults_as_ours() -> Iterator[None]:
+    """Turn «no space», «over quota» and «file too large» into StorageFull, and a failing mount into StorageAway."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             raise StorageFull(
                 "The server's volume for payloads is full; try again later, or ask its administrator to free space."
+            ) from error
+        if error.errno in _FAILING:
+            raise StorageAway(
+                f"The server's volume for payloads fails ({error.strerror}); try again later, or ask its administrator "
+                "to look at the mount."
             ) from error
         raise
 
@@ -54,7 +61,7 @@ class PendingFile:
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        with full_volume_as_ours():
+        with volume_faults_as_ours():
             descriptor = os.open(self.partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PAYLOAD_MODE)
         self._file = os.fdopen(descriptor, "wb", buffering=0)
         return self
@@ -77,7 +84,7 @@ class PendingFile:
         Raises:
             StorageFull: the volume has no room for it.
         """
-        with self._lock, full_volume_as_ours():
+        with self._lock, volume_faults_as_ours():
             file = self._open_file()
             view = memoryview(data)
             self._digest.update(view)
@@ -99,8 +106,9 @@ class PendingFile:
 
         Raises:
             StorageFull: the volume has no room for it.
+            StorageAway: the volume fails.
         """
-        with self._lock, full_volume_as_ours():
+        with self._lock, volume_faults_as_ours():
             file = self._open_file()
             os.fsync(file.fileno())
             file.close()

@@ -2,12 +2,13 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from services.core.blobs import Blobs
 from services.core.catalogue import CatalogueEntry
-from services.core.db import attempts, claims, jobs
+from services.core.db import attempts, claims, jobs, volume_identity
 from services.core.db import catalogue as catalogue_rows
 from services.core.db.session import Database
 from services.core.errors import (
@@ -21,9 +22,13 @@ from services.core.errors import (
     NotGzip,
     RuntimeUnavailable,
     SegIntError,
+    StorageAway,
+    StorageFull,
+    Unavailable,
     VoxelCountMismatch,
 )
 from services.core.jobs import Claim, JobErrorCode, JobState
+from services.core.pending_file import PendingFile
 from services.core.settings import Settings
 from services.worker import pipeline
 from services.worker.hosts import ModelHosts
@@ -35,6 +40,9 @@ T = TypeVar("T")
 
 OUTAGE_PAUSE_SECONDS = 1.0
 """Between tries to tell a verdict to a database that is away."""
+
+LEASES_TO_STORE = 2
+"""How long a result is held for a volume that is full or fails, in leases."""
 
 CODE_OF: dict[type[SegIntError], JobErrorCode] = {
     NotGzip: JobErrorCode.DECOMPRESSION,
@@ -58,6 +66,7 @@ class JobRunner:
         self._policy = attempts.RetryPolicy(
             settings.attempt_limit, settings.retry_delay_seconds, settings.result_retention_hours
         )
+        self._volume_identity: str | None = None
         self._draining = threading.Event()
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -69,8 +78,9 @@ class JobRunner:
         if self._draining.is_set():
             return False
         try:
+            self._require_volume()
             claim = self._database.run(claims.claim, worker=self._worker, lease_seconds=self._settings.lease_seconds)
-        except DatabaseUnavailable as error:
+        except Unavailable as error:
             logger.warning("cannot claim, the janitor will ring again", extra={"reason": error.details})
             return False
         if claim is None:
@@ -92,6 +102,13 @@ class JobRunner:
             with self._lock:
                 self._lease = self._host = None
         return True
+
+    def _require_volume(self) -> None:
+        """A worker whose mount is missing must not take jobs: it would fail one after the other."""
+        if self._volume_identity is None:
+            self._volume_identity = self._database.run(volume_identity.known_identity)
+        if self._volume_identity is not None:  # else no job can be there yet
+            self._blobs.require(self._volume_identity)
 
     def drain(self) -> None:
         """Take no more jobs. The running one may finish until the drain limit, then it is given back uncounted."""
@@ -127,7 +144,7 @@ class JobRunner:
     def _work(self, claim: Claim, lease: Lease) -> None:
         try:
             message, stage_seconds = self._segment(claim, lease)
-            self._finish(claim, message, {"queued": round(claim.waited_seconds, 4), **stage_seconds})
+            self._finish(claim, lease, message, {"queued": round(claim.waited_seconds, 4), **stage_seconds})
         except Cancelled:
             self._stopped(claim, lease)
         except AttemptLost as error:
@@ -162,11 +179,9 @@ class JobRunner:
         own = entry.attachment.time_limit_seconds if entry.attachment else None
         return own or self._settings.model_time_limit_seconds
 
-    def _finish(self, claim: Claim, message: bytes, stage_seconds: dict[str, float]) -> None:
+    def _finish(self, claim: Claim, lease: Lease, message: bytes, stage_seconds: dict[str, float]) -> None:
         """Write the result under this attempt's name, then make it visible; whoever loses that race deletes it."""
-        with self._blobs.new_result(claim.job_id, claim.token) as pending:
-            pending.write(message)
-            pending.commit()
+        pending = self._stored(claim, message, lease)
         won = False
         try:
             won = self._through_outage(
@@ -187,6 +202,26 @@ class JobRunner:
             logger.info("succeeded", extra={"job": str(claim.job_id), "seconds": stage_seconds})
         else:
             raise Cancelled("The job was cancelled, or taken back from this worker, while its result was written.")
+
+    def _stored(self, claim: Claim, message: bytes, lease: Lease) -> PendingFile:
+        """The result on the volume. One that is full or fails is tried for a while: the model's work is done already.
+
+        Raises:
+            StorageFull, StorageAway: it is so for too long.
+        """
+        give_up_at = time.monotonic() + LEASES_TO_STORE * self._settings.lease_seconds
+        while True:
+            try:
+                with self._blobs.new_result(claim.job_id, claim.token) as pending:
+                    pending.write(message)
+                    pending.commit()
+            except (StorageFull, StorageAway) as error:
+                if lease.stopped is not None or time.monotonic() > give_up_at:
+                    raise
+                logger.warning("result not stored yet", extra={"job": str(claim.job_id), "reason": error.details})
+                self._closing.wait(OUTAGE_PAUSE_SECONDS)
+            else:
+                return pending
 
     def _visible(self, claim: Claim, result_file: str) -> bool:
         """Whether the row names this result after all: the reply to a commit may have been lost."""

@@ -70,6 +70,20 @@ def test_a_download_goes_on_where_it_broke_off(deployment: Deployment) -> None:
     assert fetch(deployment, job_id, Range=f"bytes={len(whole.content)}-").status_code == 416
 
 
+@pytest.mark.parametrize("value", ["items=0-1", "bytes=5-3", "bytes=", "bytes=x-", "bytes=1-2,5-3", "0-4"])
+def test_a_range_that_makes_no_sense_is_ignored(deployment: Deployment, value: str) -> None:
+    job_id = finished_job(deployment)
+    assert fetch(deployment, job_id, Range=value).status_code == 200
+
+
+def test_a_head_has_no_ranges(deployment: Deployment) -> None:
+    job_id = finished_job(deployment)
+    headers = {"Accept": PROTOBUF, "Range": "bytes=0-3"}
+    response = httpx.head(f"{deployment.url}{JOBS}/{job_id}/result", headers=headers)
+    assert response.status_code == 200
+    assert int(response.headers["content-length"]) == deployment.row(job_id).result_bytes
+
+
 @pytest.mark.parametrize("damage", ["a flipped bit", "cut short", "longer", "gone"])
 @pytest.mark.parametrize("accept", [PROTOBUF, "application/json"])
 def test_a_damaged_result_is_never_served(deployment: Deployment, damage: str, accept: str) -> None:
@@ -115,7 +129,15 @@ def test_a_volume_that_is_not_mounted_fails_no_job(new_deployment: MakeDeploymen
         assert response.status_code == 503
         assert response.headers["retry-after"]
         assert deployment.post(JOBS, request_body()).status_code == 503
-        wait_for(lambda: deployment.log_of("api").read_text().count("cannot be listed") > 8, "the janitor to look")
+        ready = httpx.get(f"{deployment.url}/readyz")
+        assert ready.status_code == 503
+        assert ".segint-volume" in ready.json()["checks"]["volume"]
+        # and neither does the janitor miss anything, nor does a worker take jobs
+        before = deployment.log_of("api").read_text().count("janitor skipped a round")
+        wait_for(
+            lambda: deployment.log_of("api").read_text().count("janitor skipped a round") > before + 20,
+            "the janitor to look",
+        )
         assert deployment.row(job_id).state == JobState.SUCCEEDED
     finally:
         volume.rmdir()

@@ -12,8 +12,8 @@ from services.core.db.claims import seconds
 from services.core.db.tables import JanitorRoundRow as Row
 
 GAP_PER_LEASE = 1 / 3
-"""Longest pause between two rounds that is no gap, in leases. A lease is at least two heartbeats, so no lease ends in
-a shorter one: the last heartbeat before it was at most half a lease old."""
+"""Longest pause between two rounds that is no gap, in leases. A lease is at least three heartbeats, so no lease ends in
+a shorter one: the last heartbeat before it was at most a third of a lease old."""
 
 
 def note_round(session: Session, *, lease_seconds: float) -> bool:

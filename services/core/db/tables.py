@@ -267,6 +267,16 @@ class JobEventRow(Base):
     details: Mapped[str] = mapped_column(server_default="")
 
 
+class VolumeIdentityRow(Base):
+    """One row: the volume whose files the jobs name."""
+
+    __tablename__ = "volume_identity"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    identity: Mapped[str] = mapped_column()
+
+
 class JanitorRoundRow(Base):
     """One row: when a janitor worked last, over all API processes."""
 

@@ -3,8 +3,10 @@
 import asyncio
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
@@ -63,6 +65,33 @@ def test_a_statement_that_takes_too_long_is_unavailable(database: Database) -> N
 def test_every_statement_has_a_limit_and_times_are_utc(database: Database) -> None:
     assert database.run(lambda session: session.scalar(text("SHOW statement_timeout"))) == "15s"
     assert database.run(lambda session: session.scalar(text("SHOW timezone"))) == "UTC"
+
+
+def test_a_client_that_stops_in_mid_transaction_holds_no_lock_for_long(database: Database) -> None:
+    shown = database.run(lambda session: session.scalar(text("SHOW idle_in_transaction_session_timeout")))
+    assert shown == "10s"
+    began, may_go_on = threading.Event(), threading.Event()
+
+    def stop_half_way(session: Session) -> None:
+        session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 100"))
+        session.execute(text("SELECT pg_advisory_xact_lock(4711)"))
+        began.set()
+        may_go_on.wait(20)
+        session.execute(text("SELECT 1"))
+
+    def try_it() -> None:
+        with pytest.raises(DatabaseUnavailable):
+            database.run(stop_half_way)
+
+    # Given a client that holds a lock and says nothing more
+    with ThreadPoolExecutor(1) as executor:
+        stopped = executor.submit(try_it)
+        assert began.wait(20)
+        # When somebody else wants it, Then they get it
+        database.run(lambda session: session.execute(text("SELECT pg_advisory_xact_lock(4711)")))
+        # and the client is told once it goes on
+        may_go_on.set()
+        stopped.result()
 
 
 def test_a_connection_that_is_cut_is_unavailable_and_the_next_one_works(database: Database) -> None:
