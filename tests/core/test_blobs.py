@@ -16,7 +16,7 @@ from uuid import UUID
 import pytest
 
 from services.core.blobs import COPY_BYTES, FAMILIES, FOLDERS, INPUTS, MODELS, RESULTS, Blobs, mapped
-from services.core.errors import StorageFull
+from services.core.errors import StorageAway, StorageFull
 from services.core.pending_file import PendingFile
 
 JOB_ID = UUID(int=7)
@@ -164,10 +164,19 @@ def test_no_room_is_storage_full_wherever_it_shows(
     assert everything(blobs) == []
 
 
+@pytest.mark.parametrize("code", [errno.EIO, errno.EROFS, errno.ESTALE])
+@pytest.mark.parametrize("call", ["open", "fsync"])
+def test_a_volume_that_fails_is_away(blobs: Blobs, monkeypatch: pytest.MonkeyPatch, call: str, code: int) -> None:
+    write = refusing(monkeypatch, call, code, blobs)
+    with pytest.raises(StorageAway, match="look at the mount"):
+        write()
+    assert everything(blobs) == []
+
+
 @pytest.mark.parametrize("call", ["open", "fsync"])
 def test_other_faults_stay_what_they_are(blobs: Blobs, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    write = refusing(monkeypatch, call, errno.EIO, blobs)
-    with pytest.raises(OSError, match="Input/output error"):
+    write = refusing(monkeypatch, call, errno.EINVAL, blobs)
+    with pytest.raises(OSError, match="Invalid argument"):
         write()
     assert everything(blobs) == []
 

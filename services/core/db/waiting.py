@@ -38,7 +38,7 @@ def status_of(session: Session, job: Job) -> JobStatus:
 
 def typical_run_seconds(session: Session, model_ids: set[str]) -> dict[str, float]:
     """Median of each model's last successful runs; models without any are left out."""
-    models = func.unnest(array(sorted(model_ids), type_=Text)).table_valued("model_id")
+    models = func.unnest(array(sorted(model_ids), type_=Text)).table_valued("model_id").render_derived()
     recent = (
         select(Row.run_seconds)
         .where(Row.model_id == models.c.model_id, Row.run_seconds.is_not(None))
