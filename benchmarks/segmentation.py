@@ -5,40 +5,31 @@ with Python's gzip at its default level. The floor under both is printed too: th
 """
 
 import argparse
-import gzip
 import json
 import os
 import platform
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
+from benchmarks.codec import isal_codec, python_gzip_codec
+from benchmarks.deployments import Deployments
+from benchmarks.dotnet_request import request_as_dotnet_sends_it
+from benchmarks.processes import peak_memory_mib
 from services.client.api_client import SegIntClient
 from services.client.head_phantom import make_head_ct
-from services.client.local.postgres import LocalPostgres
-from services.client.local.redis import LocalRedis
 from services.core.db import jobs as job_rows
-from services.core.db import migrate
-from services.core.settings import Settings
 from services.core.volumes import Volume
-from services.core.wire._pb.Model_pb2 import ModelInput
-from services.core.wire.model_input import decode_model_input, encode_model_input
 from services.core.wire.model_output import decode_model_output
-from services.core.wire.voxels import MASK_LEVEL, deflate, inflate_into
 from tests.deployment import SAMPLE_MODEL, Deployment
 
 SHAPE = (200, 512, 512)
-ZLIB_DEFAULT_LEVEL = 6
 POLL_SECONDS = 0.02
 """Velocity polls slower; a benchmark that did would measure its own sleep."""
 
@@ -53,26 +44,9 @@ def main() -> None:
     head = make_head_ct(SHAPE)
     volume = Volume(head.voxels, head.geometry, channel_id="1")
     body = request_as_dotnet_sends_it(volume)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="segint-bench-")))
-        postgres = stack.enter_context(LocalPostgres(folder / "postgres"))
-        redis = stack.enter_context(LocalRedis(folder / "redis"))
-
-        def deployment(name: str, worker_module: str) -> Deployment:
-            postgres.create_database(name)
-            migrate.upgrade(postgres.url(name))
-            (folder / name).mkdir()
-            settings = Settings(
-                database_url=postgres.url(name),
-                redis_url=redis.url,
-                redis_namespace=name,
-                volume_dir=folder / name / "volume",
-            )
-            made = stack.enter_context(Deployment(settings, {"SEGINT_LOG_LEVEL": "WARNING"}, log_dir=folder / name))
-            return made.import_sample().start_api().start_worker(module=worker_module)
-
-        segint = deployment("segint", "services.worker")
-        reference = deployment("python_gzip", "benchmarks.python_gzip_worker")
+    with Deployments() as deployments:
+        segint = deployments.start("segint")
+        reference = deployments.start("python_gzip", "benchmarks.python_gzip_worker")
         seconds: dict[str, Stages] = {"segint": {}, "python_gzip": {}}
         mask = segment(segint, body, {})
         segment(reference, body, {})
@@ -82,13 +56,6 @@ def main() -> None:
         memory = {"segint": peak_memory_mib(segint), "python_gzip": peak_memory_mib(reference)}
     codec = {"isal": isal_codec(body, mask), "python_gzip": python_gzip_codec(body, mask)}
     print(json.dumps(report(seconds, codec, memory, volume, body, runs), indent=2))
-
-
-def request_as_dotnet_sends_it(volume: Volume) -> bytes:
-    """A request whose voxels were deflated by zlib at its level 6, as .NET's GZipStream does by default."""
-    request = ModelInput.FromString(encode_model_input([volume], client_version="benchmark"))
-    request.Channels[0].CalibratedVolume.Volume.Data = gzip.compress(volume.voxels.tobytes(), ZLIB_DEFAULT_LEVEL)
-    return request.SerializeToString()
 
 
 def segment(deployment: Deployment, body: bytes, measured: Stages) -> NDArray[np.uint8]:
@@ -124,53 +91,6 @@ def worker_stages(deployment: Deployment, job_id: UUID) -> dict[str, float]:
         sys.exit(f"{job_id} is not in the database")
     names = {"queued": "pick_up", "decode": "decode", "load": "load", "model": "model", "encode": "encode"}
     return {names[stage]: job.stage_seconds[stage] for stage in names}
-
-
-def isal_codec(body: bytes, mask: NDArray[np.uint8]) -> dict[str, float]:
-    """Seconds of the codec alone, as the server uses it."""
-    target = np.empty(SHAPE, np.int16)
-    return codec_seconds(lambda: inflate_into(voxel_data(body), target), lambda: deflate(mask, MASK_LEVEL))
-
-
-def python_gzip_codec(body: bytes, mask: NDArray[np.uint8]) -> dict[str, float]:
-    """Seconds of the same with the standard library at its default level."""
-    return codec_seconds(lambda: gzip.decompress(voxel_data(body)), lambda: gzip.compress(mask.tobytes()))
-
-
-def voxel_data(body: bytes) -> memoryview:
-    [channel] = decode_model_input(memoryview(body)).channels
-    return memoryview(body)[channel.data.start : channel.data.start + channel.data.length]
-
-
-def codec_seconds(inflate: Callable[[], object], deflate_mask: Callable[[], object]) -> dict[str, float]:
-    inflating, deflating = best_of(inflate), best_of(deflate_mask)
-    return {"inflate": inflating, "deflate": deflating, "sum": round(inflating + deflating, 4)}
-
-
-def best_of(work: Callable[[], object], tries: int = 3) -> float:
-    seconds = []
-    for _ in range(tries):
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return round(min(seconds), 4)
-
-
-def peak_memory_mib(deployment: Deployment) -> dict[str, float]:
-    """Peak resident memory (VmHWM) of the API, of the largest worker process, and of the model hosts together."""
-
-    def peak(process: psutil.Process) -> float:
-        lines = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-
-    master = psutil.Process(deployment.processes["worker"].pid)
-    below = master.children(recursive=True)
-    hosts = [process for process in below if any("host_process" in part for part in process.cmdline())]
-    return {
-        "api": round(peak(psutil.Process(deployment.processes["api"].pid)), 1),
-        "worker": round(max(peak(process) for process in [master, *below] if process not in hosts), 1),
-        "model_hosts": round(sum(peak(process) for process in hosts), 1),
-    }
 
 
 def report(
