@@ -58,7 +58,7 @@ class Capacity:
             self._uploads.discard(upload)
 
     async def _check_queue(self) -> None:
-        waiting = await self._database.run(job_rows.count_queued)
+        waiting = await self._database.read(job_rows.count_queued)
         if waiting >= self._most_queued:
             raise QueueFull(
                 f"{waiting} segmentations wait already, and this server lets {self._most_queued} wait; try again in "

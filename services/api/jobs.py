@@ -74,7 +74,7 @@ class Jobs:
             self._streams -= 1
 
     async def _document(self, job_id: UUID) -> dict[str, Any]:
-        status = await self._database.run(_status, job_id)
+        status = await self._database.read(_status, job_id)
         if status is None:
             raise SegmentationUnknown(f"There is no segmentation {job_id}; use the identifier that the server gave.")
         return document_of(status, self._attempt_limit)

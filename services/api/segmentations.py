@@ -148,7 +148,7 @@ class Segmentations:
             raise
 
     async def _runnable_entry(self, model_id: str) -> CatalogueEntry:
-        entry = await self._database.run(catalogue_rows.find_entry, model_id)
+        entry = await self._database.read(catalogue_rows.find_entry, model_id)
         if entry is None or not entry.runnable:
             why = "does not exist" if entry is None else "is not available"
             if entry is not None and entry.attachment is None:
@@ -160,7 +160,7 @@ class Segmentations:
 
     async def _job(self, request: Request) -> Job:
         job_id, model_id = segmentation_id(request), request.path_params["model"]
-        job = await self._database.run(job_rows.find, job_id)
+        job = await self._database.read(job_rows.find, job_id)
         if job is None or job.model_id != model_id:
             raise SegmentationUnknown(
                 f"The model «{model_id}» has no segmentation {job_id}; use the identifiers of the request it came from."

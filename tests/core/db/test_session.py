@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from services.client.local.postgres import LocalPostgres
 from services.core.db import jobs
-from services.core.db.session import AsyncDatabase, Database, Session, driver_url
+from services.core.db.session import READ_CONNECTIONS, AsyncDatabase, Database, Session, driver_url
 from services.core.db.tables import SegmentationJobRow as Row
 from services.core.errors import DatabaseUnavailable
 from tests.core.db.job_rows import Jobs, new_job
@@ -202,6 +202,70 @@ def test_both_pools_run_the_same_work(jobs_at_hand: Jobs) -> None:
     row = jobs_at_hand.database.run(lambda session: session.get(Row, job.id))
     assert row is not None
     assert row.voxel_count == job.voxel_count
+
+
+def test_a_read_begins_no_transaction_and_finds_what_was_committed(jobs_at_hand: Jobs) -> None:
+    job = new_job(uuid4())
+    accepted = jobs_at_hand.database.run(jobs.accept, job)
+    pool = AsyncDatabase(jobs_at_hand.database.engine.url.render_as_string(hide_password=False))
+
+    def times_of_two_statements(session: Session) -> set[object]:
+        return {session.scalar(text("SELECT transaction_timestamp()")) for _ in range(2)}
+
+    async def read() -> tuple[object, set[object]]:
+        try:
+            return await pool.read(jobs.find, job.id), await pool.read(times_of_two_statements)
+        finally:
+            await pool.close()
+
+    found, times = asyncio.run(read())
+    assert found == accepted
+    # Each statement is a transaction of its own.
+    assert len(times) == 2
+
+
+def test_connections_that_were_cut_cost_no_read(new_database: Callable[[], str], database: Database) -> None:
+    # Given a pool with all of its connections for reads, idle, which the server cuts
+    pool = AsyncDatabase(new_database())
+
+    def cut(session: Session, pid: object) -> object:
+        return session.scalar(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+
+    def pid_of_this_connection(session: Session) -> object:
+        return session.scalar(text("SELECT pg_backend_pid() FROM pg_sleep(0.1)"))
+
+    async def read_again() -> set[object]:
+        try:
+            reads = [pool.read(pid_of_this_connection) for _ in range(READ_CONNECTIONS)]
+            pids = set(await asyncio.gather(*reads))
+            assert len(pids) == READ_CONNECTIONS
+            for pid in pids:
+                assert database.run(cut, pid)
+            # When as many reads come at once, Then each is answered
+            return pids & set(await asyncio.gather(*[pool.read(pid_of_this_connection) for _ in reads]))
+        finally:
+            await pool.close()
+
+    assert asyncio.run(read_again()) == set()
+
+
+def test_a_read_is_not_repeated_for_its_own_fault(new_database: Callable[[], str]) -> None:
+    pool = AsyncDatabase(new_database())
+    asked: list[int] = []
+
+    def ask_nonsense(session: Session) -> None:
+        asked.append(1)
+        session.execute(text("SELECT nonsense"))
+
+    async def read() -> None:
+        try:
+            await pool.read(ask_nonsense)
+        finally:
+            await pool.close()
+
+    with pytest.raises(ProgrammingError):
+        asyncio.run(read())
+    assert len(asked) == 1
 
 
 def test_passwords_stay_out_of_messages() -> None:
