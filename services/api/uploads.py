@@ -17,8 +17,10 @@ WRITE_BYTES = 1 << 20
 """Pieces arrive in tens or hundreds of kilobytes; in batches, they cost fewer trips to the thread that writes."""
 
 DRAIN_BYTES = 256 * 1024**2
-DRAIN_SECONDS = 10.0
+DRAIN_SECONDS = 30.0
 """How much of a refused body is read, and how long, so that its sender gets to see the refusal."""
+DRAIN_BYTES_PER_SECOND = 200 * 1024**2
+"""Of all refused bodies together: about a fifth of what one process can receive, so that it still answers others."""
 
 
 def announced_bytes(request: Request, most_bytes: int) -> int | None:
@@ -128,11 +130,13 @@ class DrainRefusedBodies:
     """ASGI middleware: answer first, then read what is left of the body for a while, then end.
 
     Closing a connection with unread data makes the kernel reset it, and a client that is still sending would see
-    the reset instead of the refusal (RFC 9112, section 9.6).
+    the reset instead of the refusal (RFC 9112, section 9.6). Many who are refused at once share one pace: they have
+    to wait anyway, and polls of those who were let in must not wait for them.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._next_turn = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -156,7 +160,9 @@ class DrainRefusedBodies:
             drained = 0
             with anyio.move_on_after(DRAIN_SECONDS):
                 while not whole and drained < DRAIN_BYTES:
-                    drained += len((await watched_receive()).get("body", b""))
+                    piece_bytes = len((await watched_receive()).get("body", b""))
+                    drained += piece_bytes
+                    await self._keep_pace(piece_bytes)
 
         async def watched_send(message: Message) -> None:
             if message["type"] == "http.response.start" and not whole:
@@ -171,3 +177,8 @@ class DrainRefusedBodies:
                 await send(message)
 
         await self._app(scope, watched_receive, watched_send)
+
+    async def _keep_pace(self, drained_bytes: int) -> None:
+        now = time.monotonic()
+        self._next_turn = max(self._next_turn, now) + drained_bytes / DRAIN_BYTES_PER_SECOND
+        await anyio.sleep(self._next_turn - now)
