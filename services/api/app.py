@@ -1,6 +1,7 @@
 """The composition root of the API: the only place that reads settings and puts the parts together."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -116,6 +117,9 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        # What start-up made stays. Looked through again at every full collection, it stopped all requests for 0.1 s.
+        gc.collect()
+        gc.freeze()
         tasks = [asyncio.create_task(ringer.run()), asyncio.create_task(janitor.run())]
         try:
             yield
