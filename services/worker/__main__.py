@@ -11,6 +11,8 @@ PICK_UP_MS = 50
 """Dramatiq's idle poll; its default of a second would be the wait of every job. It has no flag, only this variable."""
 SHUTDOWN_MARGIN_SECONDS = 15
 """What is left after the drain limit to kill a host, write a verdict and end."""
+NICENESS = 10
+"""Where worker and API share a machine, answering takes little of it and comes first; a model may take the rest."""
 PR_SET_DUMPABLE = 4
 
 
@@ -19,6 +21,7 @@ def main() -> int:
     os.environ["dramatiq_worker_timeout"] = str(PICK_UP_MS)  # noqa: SIM112 # Dramatiq's own spelling
     os.environ["dramatiq_queue_prefetch"] = "1"  # noqa: SIM112
     hide_environment()
+    os.nice(NICENESS)
     # Dramatiq reads those variables when it is imported.
     from dramatiq import cli
 

@@ -41,6 +41,14 @@ def test_a_job_survives_the_kill_of_its_worker(own_deployment: MakeDeployment, t
     wait_for(lambda: len(deployment.files()) == 1, "only the result to be left")
 
 
+def test_worker_and_hosts_yield_to_the_api(own_deployment: MakeDeployment) -> None:
+    deployment = own_deployment().import_sample().start_api().start_worker()
+    assert deployment.finished(deployment.submit()).percent == 100
+    api, worker = (psutil.Process(deployment.processes[name].pid) for name in ("api", "worker"))
+    [host] = hosts_of(deployment)
+    assert host.nice() == worker.nice() > api.nice()
+
+
 def test_queued_jobs_survive_a_flush_of_redis(own_deployment: MakeDeployment) -> None:
     deployment = own_deployment().import_sample().start_api()
     jobs = [deployment.submit() for _ in range(5)]
