@@ -63,6 +63,10 @@ docs: $(STAMP) ## regenerate the settings table of the README
 bench: $(STAMP) ## time one segmentation of 512x512x200 voxels, stage by stage; prints JSON
 	$(BIN)/python -m benchmarks.segmentation
 
+.PHONY: bench-load
+bench-load: $(STAMP) ## load a deployment with 32 clients for two minutes on two cores; prints JSON
+	$(BIN)/python -m benchmarks.load
+
 .PHONY: lock
 lock: $(STAMP) ## refresh requirements/locked.txt from pyproject.toml
 	$(BIN)/pip-compile --quiet --upgrade --all-extras --strip-extras --unsafe-package torch --unsafe-package segint \

@@ -11,10 +11,11 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import psutil
 
 from benchmarks.codec import isal_codec
 from benchmarks.deployments import Deployments
@@ -34,6 +35,28 @@ IDLE_SECONDS = 5.0
 """How long the prober asks an idle server, for the floor."""
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Everything that a run found. Seconds are on the monotonic clock."""
+
+    clients: Tally
+    probes: Tally
+    idle_probes: Tally
+    began_at: float
+    stopped_at: float
+    """When the clients were told to begin nothing more."""
+    ended_at: float
+    """When the last of them had its masks."""
+    processor_seconds: Mapping[str, float]
+    peak_memory_mib: Mapping[str, Mapping[str, float]]
+    result: bytes
+
+    @property
+    def errors(self) -> Mapping[str, int]:
+        """What should not be, and how often it was."""
+        return self.clients.errors + self.probes.errors
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clients", type=int, default=32)
@@ -45,51 +68,69 @@ def main() -> None:
 
     head = make_head_ct(SHAPE)
     body = request_as_dotnet_sends_it(Volume(head.voxels, head.geometry, channel_id="1"))
+    measured = measure(body, options.clients, options.probes, options.seconds)
+    print(json.dumps(report(measured, body, options.clients), indent=2))
+    if measured.errors:
+        sys.exit(1)
+
+
+def measure(body: bytes, clients: int, polls_per_second: float, seconds: float) -> Measured:
+    """Load a deployment of its own."""
     with Deployments() as deployments:
-        # What a deployment has by default; the tests' own hurry more.
+        # What a deployment has by default; the tests' own hurries more.
         deployment = deployments.start("segint", SEGINT_JANITOR_INTERVAL_SECONDS="1")
         newest, result = first_segmentation(deployment.url, body)
         load = Load(deployment.url, SAMPLE_MODEL, memoryview(body), result)
         idle_memory = peak_memory_mib(deployment)
-        idle = probe(load, newest, options.probes, IDLE_SECONDS)
+        idle_probes = probe(load, newest, polls_per_second, IDLE_SECONDS)
 
-        before = {**processor_seconds(deployment), "load_generator": time.process_time(), "machine": machine_seconds()}
-        started = time.monotonic()
-        clients, probes, ended = run(load, newest, options.clients, options.probes, options.seconds)
-        drained = time.monotonic()
-        after = {**processor_seconds(deployment), "load_generator": time.process_time(), "machine": machine_seconds()}
-        memory = peak_memory_mib(deployment)
+        before = processor_seconds(deployment)
+        began_at = time.monotonic()
+        seen, probes, stopped_at = run(load, newest, clients, polls_per_second, seconds)
+        ended_at = time.monotonic()
+        after = processor_seconds(deployment)
+        return Measured(
+            clients=seen,
+            probes=probes,
+            idle_probes=idle_probes,
+            began_at=began_at,
+            stopped_at=stopped_at,
+            ended_at=ended_at,
+            processor_seconds={name: after[name] - before[name] for name in after},
+            peak_memory_mib={"loaded": peak_memory_mib(deployment), "idle": idle_memory},
+            result=result,
+        )
 
-    mask = decode_model_output(result).channels[0].mask.voxels
-    codec = isal_codec(body, mask)
-    errors = clients.errors + probes.errors
-    in_time = sum(1 for at in clients.finished_at if at <= ended)
-    report = {
-        "clients": options.clients,
-        "seconds": round(ended - started, 1),
+
+def report(measured: Measured, body: bytes, clients: int) -> Mapping[str, Any]:
+    """What is printed."""
+    seconds = measured.stopped_at - measured.began_at
+    in_time = sum(1 for at in measured.clients.finished_at if at <= measured.stopped_at)
+    codec = isal_codec(body, decode_model_output(measured.result).channels[0].mask.voxels)
+    taken = measured.processor_seconds.items()
+    return {
+        "clients": clients,
+        "seconds": round(seconds, 1),
         "cores": CORES,
         "volume": "x".join(str(side) for side in reversed(SHAPE)),
-        "bytes": {"voxels": head.voxels.nbytes, "request": len(body)},
-        "answers": by_route(clients, probes),
-        "errors": dict(errors),
+        "request_bytes": len(body),
+        "answers": by_route(measured.clients, measured.probes),
+        "errors": dict(measured.errors),
         "jobs": {
-            "finished": len(clients.finished_at),
-            "per_minute": round(60 * in_time / (ended - started), 1),
-            "codec_alone_per_minute_and_core": round(60 / codec["sum"], 1),
-            "seconds_from_upload_to_masks": spread(clients.turnarounds, 1),
-            "seconds_of_upload": spread(clients.uploads, 1),
+            "finished": len(measured.clients.finished_at),
+            "per_minute": round(60 * in_time / seconds, 1),
+            "per_minute_of_the_codec_alone_on_one_core": round(60 / codec["sum"], 1),
+            "seconds_from_upload_to_masks": spread(measured.clients.turnarounds, 1),
+            "seconds_of_upload": spread(measured.clients.uploads, 1),
         },
         "poll_milliseconds": {
-            "prober": spread(probes.polls, 1000),
-            f"clients_every_{POLL_SECONDS:g}_s": spread(clients.polls, 1000),
-            "prober_while_idle": spread(idle.polls, 1000),
+            "prober": spread(measured.probes.polls, 1000),
+            f"clients_every_{POLL_SECONDS:g}_s": spread(measured.clients.polls, 1000),
+            "prober_while_idle": spread(measured.idle_probes.polls, 1000),
         },
-        "peak_memory_mib": {"loaded": memory, "idle": idle_memory},
-        "cores_taken": {name: round((after[name] - before[name]) / (drained - started), 3) for name in after},
+        "peak_memory_mib": measured.peak_memory_mib,
+        "cores_taken": {name: round(value / (measured.ended_at - measured.began_at), 3) for name, value in taken},
     }
-    print(json.dumps(report, indent=2))
-    if errors:
-        sys.exit(1)
 
 
 def first_segmentation(url: str, body: bytes) -> tuple[Newest, bytes]:
@@ -148,13 +189,7 @@ def by_route(*tallies: Tally) -> Mapping[str, Mapping[str, int]]:
     return routes
 
 
-def machine_seconds() -> float:
-    """Processor time that the whole machine has taken so far. What is more than the parts' sum was somebody else's."""
-    times = psutil.cpu_times()
-    return float(sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
-
-
-def spread(values: Sequence[float] | Iterable[float], factor: float) -> Mapping[str, float]:
+def spread(values: Sequence[float], factor: float) -> Mapping[str, float]:
     """How many, and their middle and upper end."""
     found = [value * factor for value in values]
     if not found:
