@@ -140,10 +140,15 @@ class Deployment:
         log = self.log_of(name)
         read_bytes = log.stat().st_size if log.exists() else 0
         self._start(name, Command((module,), environment or {}))
+
+        def listens() -> bool:
+            said = log.read_bytes()[read_bytes:]
+            if self.processes[name].poll() is not None:
+                raise AssertionError(said.decode()[-3000:])
+            return b"ready for action" in said
+
         if until_ready:
-            wait_for(
-                lambda: b"ready for action" in log.read_bytes()[read_bytes:], f"the worker {name}; its log is {log}"
-            )
+            wait_for(listens, f"the worker {name}; its log is {log}")
         return self
 
     def start_again(self, name: str) -> None:

@@ -44,10 +44,14 @@ def small_volume_dir(mount_point: Path, size_bytes: int) -> Iterator[Path]:
     pytest.skip(f"no volume can be mounted here: {'; '.join(refusals)}")
 
 
-def fill(folder: Path, leave_bytes: int = 0) -> Path:
-    """Fill the volume of `folder` up to `leave_bytes`; returns the file to delete to make room again."""
+@contextmanager
+def filled(folder: Path, leave_bytes: int = 0) -> Iterator[None]:
+    """While nothing but `leave_bytes` of the volume of `folder` is free."""
     filler = folder / "filler"
     room = os.statvfs(folder)
-    with filler.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize - leave_bytes)
-    return filler
+    try:
+        with filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize - leave_bytes)
+        yield
+    finally:
+        filler.unlink()

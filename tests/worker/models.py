@@ -41,6 +41,7 @@ class Behaviour(IntEnum):
     SHRINKS_THE_MEMORY = auto()
     EATS_MEMORY = auto()
     EATS_MEMORY_IN_A_CHILD = auto()
+    KILLS_ITS_PARENT = auto()
 
 
 SOURCE = """
@@ -167,6 +168,10 @@ def eats_memory(volume):
 def eats_memory_in_a_child(volume):
     if os.fork() == 0:
         eats_memory(volume)
+    hangs(volume)
+
+def kills_its_parent(volume):
+    os.kill(os.getppid(), signal.SIGKILL)
     hangs(volume)
 
 
