@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
-import psutil
 import psycopg
 import pytest
 
@@ -126,41 +125,6 @@ def own_postgres(tmp_path: Path) -> Iterator[LocalPostgres]:
         yield server
 
 
-def test_a_database_that_is_away_is_503_and_back_again(
-    own_postgres: LocalPostgres, redis_server: LocalRedis, tmp_path: Path
-) -> None:
-    settings = Settings(
-        database_url=own_postgres.url("segint"),
-        redis_url=redis_server.url,
-        redis_namespace="own_postgres",
-        volume_dir=tmp_path / "volume",
-    )
-    with Deployment(settings, log_dir=tmp_path) as deployment:
-        deployment.import_sample().start_api()
-        job_id = deployment.submit()
-        # When PostgreSQL goes away
-        own_postgres.stop()
-        # Then what needs it is refused with Retry-After, nothing is stored, and the process stays alive
-        for response in (
-            deployment.get("/api/v2/Model/"),
-            deployment.get(f"{SUBMIT}/{job_id}"),
-            deployment.post(SUBMIT, request_body()),
-            deployment.post("/api/v2/Feedback/segmentation"),
-        ):
-            assert response.status_code == 503
-            assert int(response.headers["retry-after"]) > 0
-            assert "PostgreSQL" in decode_refusal(response.content).details
-        assert deployment.files() == [f"{job_id}.pb"]
-        assert httpx.get(deployment.url + "/healthz").status_code == 200
-        ready = httpx.get(deployment.url + "/readyz")
-        assert (ready.status_code, ready.json()["status"]) == (503, "unavailable")
-        assert "segint_database_up 0.0" in httpx.get(deployment.url + "/metrics").text
-        # And when it is back, so is everything
-        own_postgres.start()
-        wait_for(lambda: httpx.get(deployment.url + "/readyz").status_code == 200, "the API to be ready again")
-        assert deployment.progress(job_id).error_text == ""
-
-
 def test_a_database_that_takes_no_writes_is_503_and_not_ready(
     own_postgres: LocalPostgres, redis_server: LocalRedis, tmp_path: Path
 ) -> None:
@@ -181,55 +145,9 @@ def test_a_database_that_takes_no_writes_is_503_and_not_ready(
         assert "PATIENT-DOE" not in (tmp_path / "api.log").read_text(encoding="utf-8")
 
 
-def test_a_database_that_is_frozen_is_503_within_its_limit(
-    own_postgres: LocalPostgres, redis_server: LocalRedis, tmp_path: Path
-) -> None:
-    settings = Settings(
-        database_url=own_postgres.url("segint"), redis_url=redis_server.url, volume_dir=tmp_path / "volume"
-    )
-    with Deployment(settings, log_dir=tmp_path) as deployment:
-        deployment.import_sample().start_api()
-        servers = [p for p in psutil.process_iter() if str(tmp_path / "pg") in " ".join(_command_line(p))]
-        backends = [child for server in servers for child in server.children()]
-        for process in [*servers, *backends]:
-            process.suspend()
-        try:
-            response = deployment.get("/api/v2/Model/")
-        finally:
-            for process in [*servers, *backends]:
-                process.resume()
-        assert response.status_code == 503
-        wait_for(lambda: deployment.get("/api/v2/Model/").status_code == 200, "the database to be used again")
-
-
-def _command_line(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
-
-
 def _on(postgres: LocalPostgres, statement: str) -> None:
     with psycopg.connect(postgres.url("segint"), autocommit=True) as connection:
         connection.execute(statement)
-
-
-def test_without_redis_uploads_are_accepted_and_run_once_it_is_back(
-    new_settings: Callable[..., Settings], tmp_path: Path
-) -> None:
-    with LocalRedis(tmp_path / "redis") as redis:
-        settings = new_settings(redis_url=redis.url)
-        with Deployment(settings, log_dir=tmp_path) as deployment:
-            deployment.import_sample().start_api().start_worker()
-            redis.stop()
-            # Given Redis away, uploads are taken, and the server calls itself degraded, not down
-            job_id = deployment.submit()
-            ready = httpx.get(deployment.url + "/readyz")
-            assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
-            assert deployment.progress(job_id).percent == 0
-            # When it is back, empty, the janitor rings for what waited
-            redis.start()
-            assert deployment.finished(job_id).percent == 100
 
 
 def test_a_schema_that_is_not_there_is_not_ready(
