@@ -7,6 +7,7 @@ from uuid import UUID
 import psutil
 import pytest
 
+from services.client.local import children
 from services.core.db import claims
 from services.core.jobs import JobState
 from services.core.wire.segmentations import decode_task
@@ -18,6 +19,7 @@ from tests.faults.processes import (
     frozen,
     gone,
     hosts_of,
+    kill,
     kill_at_once,
     kill_worker,
     thaw,
@@ -27,7 +29,7 @@ from tests.faults.processes import (
 from tests.faults.verdicts import assert_done_once, logged
 from tests.slow_model import SLOW_MODEL, Gate, sleeping, wait_until_running, with_slow_model
 
-LEASE_SECONDS = 4
+LEASE_SECONDS = 5
 WORKERS = ("one", "two")
 
 
@@ -88,6 +90,21 @@ def test_the_job_of_a_killed_worker_runs_again_within_its_lease(site: BreakableD
         wait_for(lambda: site.row(job_id).attempt == 2, "the second attempt")
         assert time.monotonic() - killed_at < LEASE_SECONDS + 2
     assert_done_once(site, [job_id], attempt=2)
+
+
+def test_a_job_outlives_the_first_process_of_its_worker(site: BreakableDeployment) -> None:
+    """That one only watches; what it watched goes on, or is taken over."""
+    with Gate(site) as gate:
+        job_id = site.submit(gate.request, SLOW_MODEL)
+        wait_until_running(site, job_id)
+        victim = owner_of(site, job_id)
+        group = site.processes[victim].pid
+        kill(site, victim)
+    try:
+        assert site.finished(job_id, SLOW_MODEL).percent == 100
+        assert_done_once(site, [job_id], attempt=site.row(job_id).attempt)
+    finally:
+        children.kill_group(group)  # as whoever supervises it does
 
 
 def test_a_poisonous_job_fails_at_the_attempt_limit(site: BreakableDeployment) -> None:
