@@ -1,14 +1,18 @@
 """Heartbeats and the end of an attempt: every write is a compare-and-set on the claim's token."""
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from services.core.db import attempts, claims
 from services.core.jobs import Claim, JobErrorCode, JobState
 from tests.core.db.job_rows import LEASE_SECONDS, MODEL, POLICY, Jobs, ago
+from tests.deployment import wait_for
 
 Ending = Callable[[Jobs, Claim], object]
 
@@ -220,6 +224,29 @@ def test_at_the_attempt_limit_the_job_fails_and_names_the_model(jobs_at_hand: Jo
 def test_a_lost_attempt_of_a_job_to_be_cancelled_cancels_it(jobs_at_hand: Jobs) -> None:
     claim = jobs_at_hand.claimed(cancel_requested=True)
     assert lose(jobs_at_hand, claim) is JobState.CANCELLED
+
+
+def test_a_lost_attempt_waits_for_a_heartbeat_that_is_under_way(jobs_at_hand: Jobs) -> None:
+    # Given a heartbeat that has locked the row and not yet been committed
+    claim = jobs_at_hand.claimed()
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        losing: list[Future[JobState | None]] = []
+
+        def beat_slowly(session: Session) -> None:
+            claims.heartbeat(session, claim, lease_seconds=LEASE_SECONDS, progress_percent=10)
+            # When the same worker tells that the attempt is lost
+            losing.append(executor.submit(lose, jobs_at_hand, claim))
+            wait_for(lambda: losing[0].done() or somebody_waits_for_a_lock(session), "the other transaction")
+
+        jobs_at_hand.database.run(beat_slowly)
+        # Then it is, once the heartbeat is through
+        assert losing[0].result() is JobState.QUEUED
+    assert jobs_at_hand.state(claim.job_id) is JobState.QUEUED
+
+
+def somebody_waits_for_a_lock(session: Session) -> bool:
+    # Not pg_stat_activity, which stays as it is until the asking transaction ends.
+    return bool(session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
 
 
 def test_a_released_attempt_does_not_count(jobs_at_hand: Jobs) -> None:
