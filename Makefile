@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SCAN ?=
+SEED ?= 1
+MINUTES ?= 2
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -29,6 +31,10 @@ demo: $(STAMP) ## segment a synthetic head CT (or SCAN=path) from end to end; pi
 .PHONY: test
 test: $(STAMP) ## run every test on its own PostgreSQL and Redis
 	$(BIN)/python -m pytest
+
+.PHONY: chaos
+chaos: $(STAMP) ## break everything around a busy deployment, in the order of SEED=1, for MINUTES=2; then check the books
+	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(if $(OUT),--out "$(OUT)")
 
 .PHONY: coverage
 coverage: $(STAMP) ## run every test and report what they reach, processes included
