@@ -1,10 +1,8 @@
 """A worker is killed, frozen or told to stop: its job runs again or is given back, and only one result counts."""
 
 import time
-from collections.abc import Callable
 from uuid import UUID
 
-import psutil
 import pytest
 
 from services.client.local import children
@@ -125,54 +123,76 @@ def test_a_poisonous_job_fails_at_the_attempt_limit(site: BreakableDeployment) -
 # --- Frozen --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("frozen_part", [worker_processes, tree_of], ids=["without its host", "with its host"])
-def test_a_worker_that_was_frozen_for_longer_than_its_lease_is_fenced(
-    site: BreakableDeployment, frozen_part: Callable[[BreakableDeployment, str], list[psutil.Process]]
-) -> None:
-    # Given a job whose worker freezes, so that the other one takes it over
+def test_a_worker_that_froze_is_fenced_while_another_runs_its_job(site: BreakableDeployment) -> None:
+    # Given a job whose worker freezes with its host, so that the other worker takes it over
     with Gate(site) as gate:
         job_id = site.submit(gate.request, SLOW_MODEL)
         wait_until_running(site, job_id)
         late = owner_of(site, job_id)
-        with frozen(frozen_part(site, late)):
+        [host] = hosts_of(site, late)
+        with frozen(tree_of(site, late)):
             wait_for(lambda: site.row(job_id).attempt == 2, "the second attempt")
-            assert owner_of(site, job_id) == other_than(late)
+        # When it goes on, Then its heartbeat tells it that it is too late, and it ends the run
+        wait_for(lambda: logged(site, "fenced", job_id) == 1, "it to be fenced")
+        wait_for(lambda: gone(host), "the run to end")
+        assert site.row(job_id).state == JobState.RUNNING
+        assert owner_of(site, job_id) == other_than(late)
+    assert_done_once(site, [job_id], attempt=2)
+
+
+def test_a_worker_that_froze_is_fenced_after_another_has_done_its_job(site: BreakableDeployment) -> None:
+    # Given a job whose worker freezes without its host, which goes on and finishes, as the other worker does
+    with Gate(site) as gate:
+        job_id = site.submit(gate.request, SLOW_MODEL)
+        wait_until_running(site, job_id)
+        late = owner_of(site, job_id)
+        with frozen(worker_processes(site, late)):
+            wait_for(lambda: site.row(job_id).attempt == 2, "the second attempt")
             gate.open()
             assert_done_once(site, [job_id], attempt=2)
-    # When the first one goes on
+    # When it goes on, Then what its host has made counts for nothing
     wait_for(lambda: logged(site, "fenced", job_id) == 1, "it to be fenced")
-    # Then what it did counts for nothing, and it runs jobs again
     assert_done_once(site, [job_id], attempt=2)
     assert logged(site, "succeeded", job_id) == 1
+    # And it runs jobs again
     with frozen(worker_processes(site, other_than(late))):
         assert_done_once(site, [site.submit(sleeping(0), SLOW_MODEL)])
 
 
-def test_of_two_finished_attempts_the_one_whose_token_holds_counts(site: BreakableDeployment) -> None:
+def test_of_two_results_the_one_whose_token_holds_counts(site: BreakableDeployment) -> None:
+    finish = ("UPDATE segmentation_job", "stage_seconds=")
     # Given a worker that has written its result, and freezes with the statement that makes it visible under way
     with Gate(site) as gate:
         job_id = site.submit(gate.request, SLOW_MODEL)
         wait_until_running(site, job_id)
         late = owner_of(site, job_id)
-        trap = site.postgres_proxy.hold("UPDATE segmentation_job", "stage_seconds=")
+        late_statement = site.postgres_proxy.hold(*finish)
         gate.open()
-    trap.wait()
-    [late_result] = [name for name in site.files("results") if name.startswith(str(job_id))]
+    late_statement.wait()
+    [late_result] = results_of(site, job_id)
     processes = worker_processes(site, late)
     freeze(processes)
     try:
-        # And another attempt, which is made meanwhile and succeeds
-        assert site.finished(job_id, SLOW_MODEL).percent == 100
-        winner = site.row(job_id).result_file
-        assert winner != late_result
-        # When the statement arrives at last
-        site.postgres_proxy.release(trap)
+        # And another attempt, made meanwhile, that has come as far
+        statement = site.postgres_proxy.hold(*finish)
+        statement.wait()
+        [result] = results_of(site, job_id) - {late_result}
+        # When the late statement arrives first
+        site.postgres_proxy.release(late_statement)
     finally:
         thaw(processes)
     # Then it changes nothing, and the late result is deleted
     wait_for(lambda: logged(site, "fenced", job_id) == 1, "it to be fenced")
-    assert site.row(job_id).result_file == winner
+    assert site.row(job_id).state == JobState.RUNNING
+    assert results_of(site, job_id) == {result}
+    # And the other one counts
+    site.postgres_proxy.release(statement)
     assert_done_once(site, [job_id], attempt=2)
+    assert site.row(job_id).result_file == result
+
+
+def results_of(deployment: BreakableDeployment, job_id: UUID) -> set[str]:
+    return {name for name in deployment.files("results") if name.startswith(str(job_id))}
 
 
 # --- Told to stop --------------------------------------------------------------------------------------------
