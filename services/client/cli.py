@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from services.client.cancel import cancel
 from services.client.demo import demo
+from services.client.job import job
 from services.client.local.commands import down, status, up
 from services.client.models import models
 from services.client.segment import segment
@@ -43,6 +45,8 @@ app.command()(status)
 app.command()(down)
 app.command()(demo)
 app.command()(segment)
+app.command()(job)
+app.command()(cancel)
 app.add_typer(models)
 
 

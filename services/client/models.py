@@ -10,7 +10,7 @@ import typer
 
 from services.client.columns import columns
 from services.client.local.commands import DataDirOption
-from services.client.segment import DEFAULT_SERVER
+from services.client.server_options import DEFAULT_SERVER, ServerOption, TokenOption
 from services.client.terminal import JsonFlag, faults_as_one_line, print_json, print_text, talk
 from services.core.errors import InvalidModel, InvalidParameter, MalformedMessage
 
@@ -27,12 +27,12 @@ models = typer.Typer(
 
 @models.command("list")
 def list_models(
-    server: Annotated[str, typer.Option(envvar="SEGINT_SERVER", help="The server to ask.")] = DEFAULT_SERVER,
+    server: ServerOption = DEFAULT_SERVER,
     every: Annotated[
         bool, typer.Option("--all", help="Read the catalogue itself, with what clients cannot see and why.")
     ] = False,
     data_dir: DataDirOption = None,
-    token: Annotated[str | None, typer.Option(envvar="SEGINT_TOKEN", help="Token, where the server asks.")] = None,
+    token: TokenOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List the models that a server offers or, with --all or --data-dir, everything in a catalogue.

@@ -5,10 +5,13 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import typer
 
+from services.client.server_options import DEFAULT_SERVER, ServerOption, TokenOption
 from services.client.terminal import (
+    INTERRUPTED,
     RESEARCH_USE,
     JsonFlag,
     faults_as_one_line,
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
     from services.client.scans import Scan
     from services.client.segment_scan import Report, Watcher
 
-DEFAULT_SERVER = "http://127.0.0.1:8080"
+BAR_WIDTH = 30
+"""With the words beside it, a line fits a terminal of 80 columns."""
 
 
 class PriorityName(StrEnum):
@@ -45,7 +49,7 @@ def segment(
             readable=False,  # read_scan says so itself, in one line and as JSON
         ),
     ] = None,
-    server: Annotated[str, typer.Option(envvar="SEGINT_SERVER", help="Address of the server.")] = DEFAULT_SERVER,
+    server: ServerOption = DEFAULT_SERVER,
     out: Annotated[Path, typer.Option(help="Folder for the masks and the contact sheet.")] = Path("segmentation"),
     priority: Annotated[
         PriorityName | None, typer.Option(help="`batch` lets people who wait go first.", show_default=False)
@@ -55,7 +59,7 @@ def segment(
         list[str] | None,
         typer.Option(metavar="ID=PATH", help="Scan of one input channel, instead of SCAN; once per channel."),
     ] = None,
-    token: Annotated[str | None, typer.Option(envvar="SEGINT_TOKEN", help="Token, where the server asks.")] = None,
+    token: TokenOption = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the segmentation.", min=1)] = 1200.0,
     as_json: JsonFlag = False,
 ) -> None:
@@ -71,7 +75,7 @@ def segment(
         chosen = None if priority is None else Priority[priority.name]
         with SegIntClient(server, token) as client:
             named = _named(scans, client, model)
-            with progress_bars() as watcher:
+            with _announcing_how_to_cancel(server, as_json), progress_bars() as watcher:
                 report = segment_scan(
                     client, named, model, out, priority=chosen, timeout_seconds=timeout, watcher=watcher
                 )
@@ -83,13 +87,37 @@ def segment(
 
 
 @contextmanager
+def _announcing_how_to_cancel(server: str, as_json: bool) -> Iterator[None]:
+    """Say, when Ctrl-C ends the waiting, that the server goes on, and how to end that too."""
+    from services.client.segment_scan import LeftBehind
+
+    try:
+        yield
+    except LeftBehind as left:
+        where = "" if server == DEFAULT_SERVER else f" --server {server}"
+        command = f"segint cancel {left.segmentation_id}{where}"
+        if as_json:
+            print_json({"error": "Interrupted", "segmentation_id": str(left.segmentation_id), "cancel": command})
+        talk().print(
+            f"Stopped waiting. The server goes on with segmentation {left.segmentation_id}; to cancel it:\n  {command}",
+            markup=False,
+        )
+        raise typer.Exit(INTERRUPTED) from left
+
+
+@contextmanager
 def progress_bars() -> "Iterator[Watcher]":
     """A watcher that draws bars on stderr: bytes sent, then percent segmented."""
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+    from services.client.outlook import Outlook
     from services.client.segment_scan import Watcher
 
-    columns = (TextColumn("{task.description:<11}"), BarColumn(), TextColumn("{task.fields[done]:>20}"))
+    columns = (
+        TextColumn("{task.description:<11}"),
+        BarColumn(bar_width=BAR_WIDTH),
+        TextColumn("{task.fields[done]:>20}"),
+    )
     with Progress(*columns, TimeElapsedColumn(), console=talk()) as bars:
         # Each is shown once it begins: a bar that never does looks like one that is full.
         upload = bars.add_task("upload", total=None, start=False, visible=False, done="")
@@ -105,8 +133,11 @@ def progress_bars() -> "Iterator[Watcher]":
                 done = f"{sent_bytes / 1e6:,.1f} of {total_bytes / 1e6:,.1f} MB"
                 show(upload, completed=sent_bytes, total=total_bytes, done=done)
 
-            def waiting(self, percent: int) -> None:
-                show(wait, completed=percent, done=f"{percent} %")
+            def accepted(self, segmentation_id: UUID) -> None:
+                bars.console.print(f"[dim]segmentation {segmentation_id}[/dim]")
+
+            def waiting(self, outlook: Outlook) -> None:
+                show(wait, completed=outlook.percent, done=outlook.in_words())
 
             def downloading(self, received_bytes: int, finished: bool) -> None:
                 total = max(1, received_bytes) if finished else None

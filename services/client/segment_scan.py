@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from services.client.api_client import Refused, SegIntClient, SegmentationFailed, ServerUnreachable
+from services.client.api_client import SegIntClient
+from services.client.faults import SegmentationFailed
+from services.client.outlook import Outlook, Outlooks
+from services.client.patience import Patience
 from services.client.scans import Scan
 from services.client.segment_files import StructureReport, make_folder, place, write_contact_sheets, write_masks
 from services.core.catalogue import ModelFamily
@@ -18,8 +21,6 @@ from services.core.wire.model_input import encode_model_input
 from services.core.wire.model_output import decode_model_output
 
 POLL_SECONDS = 0.5
-LONGEST_SILENCE_SECONDS = 30.0
-"""A server that restarts keeps its segmentations; this long it may be away while one is waited for."""
 DEFAULT_TIMEOUT_SECONDS = 1200.0
 DEFAULT_CHANNEL = "1"
 
@@ -28,6 +29,14 @@ class GaveUp(SegIntError):
     """A segmentation that did not finish within the time the caller allows."""
 
     summary = "Segmentation took too long"
+
+
+class LeftBehind(KeyboardInterrupt):
+    """Ctrl-C while the server works on a segmentation that it has accepted. It goes on."""
+
+    def __init__(self, segmentation_id: UUID) -> None:
+        super().__init__()
+        self.segmentation_id = segmentation_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +72,10 @@ class Watcher:
     def uploading(self, sent_bytes: int, total_bytes: int) -> None:
         """Called with every piece sent."""
 
-    def waiting(self, percent: int) -> None:
+    def accepted(self, segmentation_id: UUID) -> None:
+        """Called once, when the server has it."""
+
+    def waiting(self, outlook: Outlook) -> None:
         """Called with every answer of the server."""
 
     def downloading(self, received_bytes: int, finished: bool) -> None:
@@ -83,7 +95,7 @@ def segment_scan(
     """Segment `scans` (channel identifier → scan) and write a mask per structure and a contact sheet to `out_dir`.
 
     Every mask is checked against its scan before the first is written. Raises the client's errors, WrongMask,
-    GaveUp, ResultNotStored, MaskNotWritten.
+    GaveUp, ResultNotStored, MaskNotWritten, and LeftBehind for a KeyboardInterrupt while it waits.
     """
     watch = watcher or Watcher()
     make_folder(out_dir)
@@ -92,7 +104,11 @@ def segment_scan(
     body = encode_model_input(volumes, client_version=f"segint {version('segint')}")
     task = client.submit(model_id, body, priority, lambda sent: watch.uploading(sent, len(body)))
     uploaded = time.monotonic()
-    _wait(client, model_id, task.segmentation_id, started + timeout_seconds, watch)
+    watch.accepted(task.segmentation_id)
+    try:
+        _wait(client, model_id, task.segmentation_id, started + timeout_seconds, watch)
+    except KeyboardInterrupt as interrupt:
+        raise LeftBehind(task.segmentation_id) from interrupt
     finished = time.monotonic()
     result = client.result(model_id, task.segmentation_id, lambda received: watch.downloading(received, False))
     watch.downloading(len(result), True)
@@ -124,27 +140,26 @@ def channel_of_model(families: Sequence[ModelFamily], model_id: str) -> str:
 
 def _wait(client: SegIntClient, model_id: str, segmentation_id: UUID, deadline: float, watcher: Watcher) -> None:
     """Return when the result is there. `deadline` is on the monotonic clock."""
-    answered = time.monotonic()
+    outlooks = Outlooks(client, model_id, segmentation_id)
+    patience = Patience()
     while True:
         try:
-            progress = client.progress(model_id, segmentation_id)
-        except (ServerUnreachable, Refused) as error:
-            away = isinstance(error, ServerUnreachable) or error.status in (502, 503, 504)
-            if not away or time.monotonic() - answered > LONGEST_SILENCE_SECONDS:
-                raise
+            outlook = outlooks.look()
+        except SegIntError as error:
+            patience.bear(error)
         else:
-            answered = time.monotonic()
-            if progress.error_text:
+            patience.answered()
+            if outlook.error_text:
                 raise SegmentationFailed(
-                    f"The server could not segment with «{model_id}»: {progress.error_text} "
-                    f"(segmentation {segmentation_id}, {progress.error_code.name})"
+                    f"The server could not segment with «{model_id}»: {outlook.error_text} "
+                    f"(segmentation {segmentation_id}, {outlook.error_code.name})"
                 )
-            watcher.waiting(progress.percent)
-            if progress.percent >= COMPLETE_PERCENT:
+            watcher.waiting(outlook)
+            if outlook.percent >= COMPLETE_PERCENT:
                 return
         if time.monotonic() > deadline:
             raise GaveUp(
-                f"Segmentation {segmentation_id} did not finish in time; see the server's queue and log, or allow more "
-                "with --timeout."
+                f"Segmentation {segmentation_id} did not finish in time; look at it with `segint job`, end it with "
+                "`segint cancel`, or allow more with --timeout."
             )
         time.sleep(POLL_SECONDS)

@@ -14,6 +14,8 @@ from services.core.errors import SegIntError
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 RESEARCH_USE = "For research, not for clinical use."
+INTERRUPTED = 130
+"""The exit code that shells give a command which Ctrl-C ended."""
 
 
 def talk() -> Console:

@@ -1,6 +1,9 @@
-"""Scans made here: geometry of every kind, DICOM written slice by slice."""
+"""Scans made here: geometry of every kind, DICOM written slice by slice. And a server that answers as it is told."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +50,63 @@ def make_scan(tmp_path: Path) -> MakeScan:
         return read_scan(path)
 
     return make
+
+
+@dataclass(frozen=True)
+class Answer:
+    body: bytes = b""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/x-protobuf"})
+    read_request: bool = True
+
+
+@dataclass(frozen=True)
+class Asked:
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Server:
+    url: str
+    answers: list[Answer]
+    """The last is repeated."""
+    asked: list[Asked]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    told = Server("", [], [])
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            answer = told.answers.pop(0) if len(told.answers) > 1 else told.answers[0]
+            length = int(self.headers.get("Content-Length", 0))
+            body = self.rfile.read(length) if answer.read_request else b""
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            told.asked.append(Asked(self.command, self.path, headers, body))
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            self.wfile.write(answer.body)
+            self.close_connection = not answer.read_request
+
+        def do_GET(self) -> None:
+            self.do_POST()
+
+        def log_message(self, *arguments: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        told.url = f"http://127.0.0.1:{http.server_port}"
+        yield told
+        http.shutdown()
+        thread.join()

@@ -1,16 +1,14 @@
-"""The client against a real HTTP server in a thread that answers as it is told and remembers what it was asked."""
+"""The client against a real HTTP server that answers as it is told and remembers what it was asked."""
 
 import socket
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from uuid import UUID
 
 import pytest
 
-from services.client.api_client import PIECE_BYTES, Refused, SegIntClient, ServerUnreachable, UnexpectedAnswer
+from services.client.api_client import PIECE_BYTES, SegIntClient
+from services.client.faults import Refused, ServerUnreachable, UnexpectedAnswer
 from services.core.catalogue import ModelFamily
 from services.core.errors import InvalidParameter
 from services.core.jobs import JobErrorCode, Priority
@@ -18,69 +16,10 @@ from services.core.wire.catalogue import encode_models
 from services.core.wire.fields import Encoding
 from services.core.wire.refusals import Refusal, encode_refusal
 from services.core.wire.segmentations import Progress, SegmentationTask, encode_progress, encode_task
+from tests.client.conftest import Answer, Server
 
 TASK = SegmentationTask(UUID(int=7), datetime(2026, 1, 2, tzinfo=UTC))
 RECEIPT = encode_task(TASK, Encoding.PROTOBUF)
-
-
-@dataclass(frozen=True)
-class Answer:
-    body: bytes = b""
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/x-protobuf"})
-    read_request: bool = True
-
-
-@dataclass(frozen=True)
-class Asked:
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-
-@dataclass
-class Server:
-    url: str
-    answers: list[Answer]
-    """The last is repeated."""
-    asked: list[Asked]
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    told = Server("", [], [])
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            answer = told.answers.pop(0) if len(told.answers) > 1 else told.answers[0]
-            length = int(self.headers.get("Content-Length", 0))
-            body = self.rfile.read(length) if answer.read_request else b""
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            told.asked.append(Asked(self.command, self.path, headers, body))
-            self.send_response(answer.status)
-            for name, value in answer.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(answer.body)))
-            self.end_headers()
-            self.wfile.write(answer.body)
-            self.close_connection = not answer.read_request
-
-        def do_GET(self) -> None:
-            self.do_POST()
-
-        def log_message(self, *arguments: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        told.url = f"http://127.0.0.1:{http.server_port}"
-        yield told
-        http.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from services.client.outlook import Outlook
 from services.client.segment import progress_bars, segment
 from services.core.catalogue import FamilyDescription, InputChannel, ModelFamily, ModelVersion, Structure
 from tests.client.conftest import MakeScan
@@ -133,6 +134,6 @@ def test_only_what_began_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal)
     with progress_bars() as watcher:
         watcher.uploading(1, 2)
-        watcher.waiting(0)
+        watcher.waiting(Outlook(0))
     drawn = terminal.getvalue()
     assert [name in drawn for name in ("upload", "segment", "download")] == [True, True, False]

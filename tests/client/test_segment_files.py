@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.client.api_client import SegIntClient, SegmentationFailed, ServerUnreachable
+from services.client.api_client import SegIntClient
+from services.client.faults import Refused, SegmentationFailed, ServerUnreachable
+from services.client.job_page import JobPage
+from services.client.outlook import Outlook
 from services.client.scans import read_scan
 from services.client.segment import report_as_text
 from services.client.segment_files import ResultNotStored, WrongMask, file_names
@@ -106,6 +109,9 @@ class FakeServer:
             raise told
         return told
 
+    def job(self, segmentation_id: UUID) -> JobPage:
+        raise Refused("an older server", status=404)
+
     def result(self, model_id: str, segmentation_id: UUID, on_received: Callable[[int], None]) -> bytes:
         masks = []
         for structure in self.structures:
@@ -188,8 +194,8 @@ def test_a_server_away_for_a_moment_is_waited_for(make_scan: MakeScan, tmp_path:
     percents: list[int] = []
 
     class Noting(Watcher):
-        def waiting(self, percent: int) -> None:
-            percents.append(percent)
+        def waiting(self, outlook: Outlook) -> None:
+            percents.append(outlook.percent)
 
     run(server, {"1": make_scan()}, tmp_path / "out", watcher=Noting())
     assert percents == [20, 100]
