@@ -17,11 +17,7 @@ from tests.chaos.supervision import Supervisor
 from tests.chaos.time_lines import Attempt, attempts_of, faults_of
 from tests.chaos.world import ATTEMPT_LIMIT
 
-WORDS = {
-    Behaviour.SEGFAULTS: "SIGSEGV",
-    Behaviour.KILLS_ITS_PARENT: "its worker stopped answering",
-    Behaviour.EATS_MEMORY: "bytes of memory",
-}
+HURTS_A_RESULT = frozenset({"result_damaged", "result_deleted"})
 
 
 @dataclass
@@ -139,8 +135,8 @@ class Audit:
                 self.findings.bad_luck += 1
             else:
                 self.findings.add(Wrong.UNEXPLAINED, f"{self._called(job)} failed: {job.error_text}")
-        if state is JobState.SUCCEEDED and hurt == "result_damaged":
-            self.findings.add(Wrong.RESULT, f"{self._called(job)} succeeded, and its result is damaged")
+        if state is JobState.SUCCEEDED and hurt in HURTS_A_RESULT:
+            self.findings.add(Wrong.RESULT, f"{self._called(job)} succeeded, and its result is damaged or gone")
 
     def _check_poisonous(self, job: Job, behaviour: Behaviour) -> None:
         if job.state != JobState.FAILED or job.attempt != ATTEMPT_LIMIT:
@@ -170,7 +166,7 @@ class Audit:
         return None if submission is None else submission.cancel_answer
 
     def _hurt(self, job_id: UUID) -> str:
-        """The fault that hurt one of the job's files; a damaged result counts most."""
+        """The fault that hurt one of the job's files; a hurt result counts most."""
         kinds = [fault.kind for fault in self._faults if str(job_id) in fault.jobs and not fault.skipped]
         return max(kinds, default="")
 
@@ -190,7 +186,7 @@ class Audit:
             if not self._damaged_meanwhile(bad):
                 self.findings.add(Wrong.RESULT, f"{bad.job_id}: {bad.text}")
         for job_id, submission in self._accepted.items():
-            if submission.refused_result and self._hurt(job_id) != "result_damaged":
+            if submission.refused_result and self._hurt(job_id) not in HURTS_A_RESULT:
                 self.findings.add(
                     Wrong.RESULT,
                     f"{job_id} ({submission.accepted_label}) had succeeded, and then: {submission.refused_result}",
@@ -199,7 +195,7 @@ class Audit:
     def _damaged_meanwhile(self, bad: BadDownload) -> bool:
         """A file may be damaged between its check and its last byte; no server can tell that."""
         return any(
-            fault.kind == "result_damaged"
+            fault.kind in HURTS_A_RESULT
             and str(bad.job_id) in fault.jobs
             and bad.since <= fault.applied_at <= bad.until
             for fault in self._faults

@@ -49,7 +49,8 @@ TABLE: Mapping[Kind, Inject] = {
     Kind("postgres_network_frozen", (POSTGRES,), AROUND_A_LEASE): postgres_faults.freeze_network,
     Kind("volume_full", (VOLUME,), FEW_SECONDS): volume_faults.fill_volume(leave_bytes=0),
     Kind("volume_nearly_full", (VOLUME,), FEW_SECONDS): volume_faults.fill_volume(leave_bytes=MIN_FREE_BYTES // 2),
-    Kind("result_damaged", ("flipped", "cut", "deleted"), target="results"): volume_faults.damage_result,
+    Kind("result_damaged", ("flipped", "cut"), target="results"): volume_faults.damage_result,
+    Kind("result_deleted", ("results",)): volume_faults.delete_result,
     Kind("input_deleted", ("input",)): volume_faults.delete_input,
     Kind("model_segfaults", (MODEL,), aftermath_seconds=GIVEN_UP): model_faults.submit(Behaviour.SEGFAULTS),
     Kind("model_kills_its_parent", (MODEL,), aftermath_seconds=GIVEN_UP): model_faults.submit(

@@ -41,24 +41,28 @@ def _filled(folder: Path, leave_bytes: int) -> ExitStack:
 
 
 def damage_result(world: World, how: str, random: Random) -> Injected:
-    """One result as bad disks, broken copies or tidy people leave it: one byte flipped, cut short, or gone."""
+    """One result as bad disks or broken copies leave it: one byte flipped, or cut short."""
     path = _choice(world.volume_dir / RESULTS, random)
     try:
-        if how == "deleted":
-            path.unlink()
-        elif how == "cut":
-            with path.open("r+b") as file:
-                file.truncate(path.stat().st_size // 2)
-        else:
-            with path.open("r+b") as file:
-                middle = path.stat().st_size // 2
+        with path.open("r+b") as file:
+            middle = path.stat().st_size // 2
+            if how == "cut":
+                file.truncate(middle)
+            else:
                 file.seek(middle)
-                byte = file.read(1)
+                [byte] = file.read(1)
                 file.seek(middle)
-                file.write(bytes([byte[0] ^ 1]))
+                file.write(bytes([byte ^ 1]))
     except FileNotFoundError as error:
         raise Nothing("the result went away by itself") from error
     return Injected(f"{path.name} {how}", jobs=frozenset({path.name[:36]}))
+
+
+def delete_result(world: World, victim: str, random: Random) -> Injected:
+    """One result as tidy people leave it."""
+    path = _choice(world.volume_dir / RESULTS, random)
+    path.unlink(missing_ok=True)
+    return Injected(path.name, jobs=frozenset({path.name[:36]}))
 
 
 def delete_input(world: World, victim: str, random: Random) -> Injected:
