@@ -20,6 +20,8 @@ COMMANDS = [
     ["status"],
     ["down"],
     ["segment"],
+    ["job"],
+    ["cancel"],
     ["demo"],
     ["models", "list"],
     ["models", "import"],
@@ -47,7 +49,13 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["models", "list", "--server", "http://127.0.0.1:1"], ["segment", "missing.nii", "--model", "1"]]
+    "arguments",
+    [
+        ["models", "list", "--server", "http://127.0.0.1:1"],
+        ["segment", "missing.nii", "--model", "1"],
+        ["job", "1"],
+        ["cancel", "1"],
+    ],
 )
 def test_a_workstation_needs_none_of_the_servers_libraries(arguments: list[str]) -> None:
     assert not imported_by(*arguments) & {"sqlalchemy", "redis", "dramatiq", "torch", "psycopg", "alembic"}
