@@ -42,7 +42,8 @@ ENDS_A_WORKER = frozenset({"worker_killed", "worker_child_killed", "worker_termi
 
 LATE_SECONDS = 3.0
 """Until what a fault has broken is whole again, on a busy machine: connections, recovery, a process that starts."""
-SHUTDOWN_SECONDS = DRAIN_SECONDS + 15.0
+SHUTDOWN_SECONDS = DRAIN_SECONDS + 30.0
+"""From being told to stop to the end, on a busy machine, and also where it was only half started."""
 
 
 def of_lost_attempt(attempt: Attempt, behaviour: Behaviour, faults: Sequence[Fault]) -> Fault | Behaviour | None:
