@@ -1,4 +1,4 @@
-"""The volume has no room: uploads are refused and results retried, nothing half-written stays, and room heals all."""
+"""The volume has no room: uploads are refused, results wait, nothing half-written stays, and room heals all."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +29,9 @@ def volume_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def site(
     volume_dir: Path, new_breakable: MakeBreakable, tmp_path_factory: pytest.TempPathFactory
 ) -> BreakableDeployment:
-    deployment = new_breakable(volume_dir, attempt_limit=2, retry_delay_seconds=4, keep_inputs="never")
+    deployment = new_breakable(
+        volume_dir, lease_seconds=4, heartbeat_seconds=1, attempt_limit=2, retry_delay_seconds=0, keep_inputs="never"
+    )
     with_slow_model(deployment.import_sample(), tmp_path_factory.mktemp("slow"))
     return deployment.start_api().start_worker()
 
@@ -56,18 +58,18 @@ def test_an_upload_without_room_is_507_and_leaves_nothing(site: BreakableDeploym
     wait_for(lambda: site.files("segmentation") == [], "the input to be deleted")
 
 
-def test_a_result_without_room_is_made_again_once_there_is_some(site: BreakableDeployment) -> None:
+def test_a_result_waits_for_room_and_costs_no_attempt(site: BreakableDeployment) -> None:
     with Gate(site) as gate:
         # Given a job that is at work when the volume fills up
         job_id = site.submit(gate.request, SLOW_MODEL)
         wait_until_running(site, job_id)
         with filled(site.volume_dir):
-            # When its attempt is lost, and then there is room
+            # When its result finds no room for a while
             gate.open()
-            wait_for(lambda: logged(site, "attempt lost", job_id) == 1, "the attempt to be lost")
-            assert [name for name in files_of(site, job_id) if name in site.files("results")] == []
-    # Then the next attempt succeeds
-    assert_done_once(site, [job_id], attempt=2)
+            wait_for(lambda: logged(site, "result not stored yet", job_id), "the result to find no room")
+    # Then it is stored once there is some
+    assert_done_once(site, [job_id])
+    assert logged(site, "claimed", job_id) == 1
 
 
 def test_a_result_that_never_finds_room_fails_its_job_in_words(site: BreakableDeployment) -> None:
