@@ -33,9 +33,11 @@ class Health:
 
     async def ready(self, _: Request) -> Response:
         """GET /readyz: 200 when requests can be served. Without Redis they can, only later: «degraded»."""
+        database = await self._database_fault()
         checks = {
-            "database": await self._database_fault(),
-            "volume": await self._volume_fault(),
+            "database": database,
+            # Only the database knows which volume is the right one.
+            "volume": "not looked at without the database" if database else await self._volume_fault(),
             "redis": await to_thread.run_sync(self._redis_fault, limiter=self._probing),
         }
         down = checks["database"] or checks["volume"]
