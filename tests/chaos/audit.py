@@ -15,6 +15,7 @@ from tests.chaos.model import Behaviour
 from tests.chaos.submission import Submission
 from tests.chaos.supervision import Supervisor
 from tests.chaos.time_lines import Attempt, attempts_of, faults_of
+from tests.chaos.worker_logs import Claim
 from tests.chaos.world import ATTEMPT_LIMIT
 
 HURTS_A_RESULT = frozenset({"result_damaged", "result_deleted"})
@@ -52,12 +53,14 @@ class Audit:
         faults: Sequence[Fault],
         journal: Journal,
         supervisor: Supervisor,
+        heard_claims: Counter[Claim],
     ) -> None:
         self.findings = Findings()
         self._books = books
         self._faults = faults
         self._journal = journal
         self._supervisor = supervisor
+        self._heard_claims = heard_claims
         self._accepted = {s.job_id: s for s in submissions if s.job_id is not None}
         self._of_label = {label: s for s in submissions for label in s.tries}
 
@@ -111,7 +114,7 @@ class Audit:
         failed_at_limit = attempt.end is JobEventKind.FAILED and "attempts; the last one" in job.error_text
         if attempt.end is not JobEventKind.LOST and not failed_at_limit:
             return True
-        cause = explanations.of_lost_attempt(attempt, self._behaviour(job), self._faults)
+        cause = self._cause(job, attempt)
         name = cause.kind if isinstance(cause, Fault) else "" if cause is None else cause.name.lower()
         self.findings.lost_attempts[name or "unexplained"] += 1
         if cause is None:
@@ -150,12 +153,20 @@ class Audit:
         for attempt, following in zip_longest(attempts, attempts[1:]):
             if attempt.end is not JobEventKind.LOST:
                 continue
-            cause = explanations.of_lost_attempt(attempt, self._behaviour(job), self._faults)
+            cause = self._cause(job, attempt)
             if isinstance(cause, Fault) and cause.kind in deaths and cause.applied_at >= attempt.claimed_at:
                 found = self.findings
                 found.requeue_seconds = max(found.requeue_seconds, round(attempt.ended_at - cause.applied_at, 2))
                 if following is not None:
                     found.rerun_seconds = max(found.rerun_seconds, round(following.claimed_at - cause.applied_at, 2))
+
+    def _cause(self, job: Job, attempt: Attempt) -> Fault | Behaviour | None:
+        claims = sum(
+            event.kind == JobEventKind.CLAIMED and event.attempt == attempt.number
+            for event in self._books.events[job.id]
+        )
+        heard = self._heard_claims[job.id, attempt.number] >= claims
+        return explanations.of_lost_attempt(attempt, self._behaviour(job), self._faults, heard=heard)
 
     def _behaviour(self, job: Job) -> Behaviour:
         submission = self._of_label.get(job.client_version)

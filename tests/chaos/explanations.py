@@ -1,7 +1,7 @@
 """Which injected fault accounts for what went wrong. What none accounts for is a finding.
 
-Deliberately narrow: an outage of PostgreSQL, for one, accounts for a lost attempt only around its claim, because a
-lease must not be taken back merely because nobody could send a heartbeat.
+Deliberately narrow: an outage of PostgreSQL, for one, accounts for a lost attempt only where the worker never learnt
+that its claim was granted, because a lease must not be taken back merely because nobody could send a heartbeat.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,18 +11,10 @@ from tests.chaos.journal import Unserved
 from tests.chaos.model import Behaviour
 from tests.chaos.supervision import Ending
 from tests.chaos.time_lines import Attempt
-from tests.chaos.world import DRAIN_SECONDS, LEASE_SECONDS
+from tests.chaos.world import DRAIN_SECONDS
 
-HITS_A_WORKER = frozenset(
-    {
-        "worker_killed",
-        "worker_child_killed",
-        "worker_terminated",
-        "worker_frozen",
-        "worker_clock_skewed",
-        "postgres_backend_frozen",
-    }
-)
+SILENCES_A_WORKER = frozenset({"worker_killed", "worker_child_killed", "worker_frozen", "postgres_backend_frozen"})
+TELLS_A_WORKER_TO_STOP = frozenset({"worker_terminated", "worker_clock_skewed"})
 CUTS_CONNECTIONS = frozenset(
     {
         "postgres_restarted_fast",
@@ -31,31 +23,37 @@ CUTS_CONNECTIONS = frozenset(
         "postgres_backend_frozen",
         "postgres_backend_terminated",
         "postgres_backend_killed",
-        "postgres_commit_reply_lost",
+        "postgres_accept_reply_lost",
+        "postgres_claim_reply_lost",
+        "postgres_finish_reply_lost",
         "postgres_cut",
         "postgres_network_frozen",
     }
 )
 ENDS_AN_API = frozenset({"api_killed", "api_terminated"})
 FILLS_THE_VOLUME = frozenset({"volume_full", "volume_nearly_full"})
-ENDS_A_WORKER = frozenset({"worker_killed", "worker_child_killed", "worker_terminated", "worker_clock_skewed"})
+ENDS_A_WORKER = frozenset({"worker_killed", "worker_child_killed"}) | TELLS_A_WORKER_TO_STOP
 
+AT_ONCE_SECONDS = 1.0
+"""Between a fault and what PostgreSQL still does for whom it hit."""
 LATE_SECONDS = 3.0
 """Until what a fault has broken is whole again, on a busy machine: connections, recovery, a process that starts."""
 SHUTDOWN_SECONDS = DRAIN_SECONDS + 30.0
 """From being told to stop to the end, on a busy machine, and also where it was only half started."""
 
 
-def of_lost_attempt(attempt: Attempt, behaviour: Behaviour, faults: Sequence[Fault]) -> Fault | Behaviour | None:
-    """What ended the attempt."""
+def of_lost_attempt(
+    attempt: Attempt, behaviour: Behaviour, faults: Sequence[Fault], *, heard: bool
+) -> Fault | Behaviour | None:
+    """What ended the attempt. `heard`: whether its worker learnt that the claim was granted."""
     if "its worker stopped answering" in attempt.details:
         if behaviour is Behaviour.KILLS_ITS_PARENT:
             return behaviour
-        return _silence(attempt, faults)
+        return _silence(attempt, faults, heard=heard)
     by_words: Mapping[str, Callable[[], Fault | Behaviour | None]] = {
         # A host may be found warm a moment before it has ended.
         "was killed by SIGKILL": lambda: _first(
-            faults, {"host_killed"}, attempt.claimed_at, attempt.ended_at, 1.0, attempt.pid
+            faults, {"host_killed"}, attempt.claimed_at, attempt.ended_at, AT_ONCE_SECONDS, attempt.pid
         ),
         "SIGSEGV": lambda: behaviour if behaviour is Behaviour.SEGFAULTS else None,
         "bytes of memory": lambda: behaviour if behaviour is Behaviour.EATS_MEMORY else None,
@@ -67,12 +65,14 @@ def of_lost_attempt(attempt: Attempt, behaviour: Behaviour, faults: Sequence[Fau
     return None
 
 
-def _silence(attempt: Attempt, faults: Sequence[Fault]) -> Fault | None:
+def _silence(attempt: Attempt, faults: Sequence[Fault], *, heard: bool) -> Fault | None:
     """Why a worker let its lease end: it was hit itself, or never learnt that its claim was granted."""
-    hit = _first(
-        faults, HITS_A_WORKER, attempt.claimed_at, attempt.ended_at, LEASE_SECONDS + SHUTDOWN_SECONDS, attempt.pid
-    )
-    return hit or _first(faults, CUTS_CONNECTIONS, attempt.claimed_at - 1, attempt.claimed_at + 1, LATE_SECONDS)
+    since, until, pid = attempt.claimed_at, attempt.ended_at, attempt.pid
+    hit = _first(faults, SILENCES_A_WORKER, since, until, AT_ONCE_SECONDS, pid)
+    hit = hit or _first(faults, TELLS_A_WORKER_TO_STOP, since, until, SHUTDOWN_SECONDS, pid)
+    if hit is not None or heard:
+        return hit
+    return _first(faults, CUTS_CONNECTIONS, since - AT_ONCE_SECONDS, since + AT_ONCE_SECONDS, LATE_SECONDS)
 
 
 def of_unserved(unserved: Unserved, faults: Sequence[Fault], listening: Mapping[str, Sequence[float]]) -> Fault | None:

@@ -1,5 +1,6 @@
 """Which fault comes when, and to whom: all of it drawn beforehand from the seed."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -74,9 +75,14 @@ def plan(seed: int, total_seconds: float, kinds: Sequence[Kind]) -> list[Planned
 
 
 def _shuffled_for_ever(random: Random, kinds: Sequence[Kind]) -> Iterator[Kind]:
-    """Those with a long aftermath rather sooner, or a short run would see none of them."""
+    """Those with a long aftermath or many rivals for their target rather sooner, or a short run would not see all."""
+    rivals = Counter(target for kind in kinds for target in kind.targets(kind.victims[0]))
+
+    def weight(kind: Kind) -> float:
+        return 1 + kind.aftermath_seconds / 10 + rivals[kind.targets(kind.victims[0])[0]] / 5
+
     while True:
-        yield from sorted(kinds, key=lambda kind: random.random() / (1 + kind.aftermath_seconds / 10))
+        yield from sorted(kinds, key=lambda kind: random.random() / weight(kind))
 
 
 def _first_possible(

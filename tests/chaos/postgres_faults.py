@@ -73,11 +73,15 @@ def freeze_network(world: World, victim: str, random: Random) -> Injected:
     return Injected(heal=proxy.thaw)
 
 
-def lose_commit(world: World, moment: str, random: Random) -> Injected:
+def lose_commit(moment: str) -> Inject:
     """The next commit at that moment of a job's life happens, and its sender is cut off before it is told."""
-    proxy = world.deployment.postgres_proxy
-    trap = proxy.lose_reply("COMMIT", *MOMENTS[moment])
-    return Injected(moment, heal=lambda: let_go(proxy, trap))
+
+    def lose(world: World, victim: str, random: Random) -> Injected:
+        proxy = world.deployment.postgres_proxy
+        trap = proxy.lose_reply("COMMIT", *MOMENTS[moment])
+        return Injected(moment, heal=lambda: let_go(proxy, trap))
+
+    return lose
 
 
 def _wait_for_recovery(world: World) -> None:

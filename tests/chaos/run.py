@@ -15,6 +15,7 @@ from tests.chaos.load import Load
 from tests.chaos.plan import plan
 from tests.chaos.summary import summary, write_books
 from tests.chaos.table import TABLE
+from tests.chaos.worker_logs import heard_claims
 from tests.chaos.world import APIS, running_world
 
 DRAIN_SECONDS = 120.0
@@ -52,7 +53,8 @@ class Run:
             for text in forgotten:
                 self.journal.violated(Wrong.LEAKED, text)
             books = read_books(url)
-            findings = Audit(books, submissions, injector.faults, self.journal, world.supervisor).run()
+            heard = heard_claims(world.deployment.log_dir)
+            findings = Audit(books, submissions, injector.faults, self.journal, world.supervisor, heard).run()
             settled = time.monotonic()
             settling.shut_down(world, self.journal, segments)
         for text in injector.defects:

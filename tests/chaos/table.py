@@ -10,6 +10,7 @@ from tests.chaos.world import APIS, LEASE_SECONDS, MIN_FREE_BYTES, WORKERS
 from tests.faults.servers import FAST, IMMEDIATE
 
 REDIS, POSTGRES, VOLUME, MODEL = "redis", "postgres", "volume", "model"
+A_MOMENT = (1.0, 2.0)
 FEW_SECONDS = (1.0, 4.0)
 AROUND_A_LEASE = (1.0, LEASE_SECONDS + 4)
 REQUEUED = 10.0
@@ -42,11 +43,11 @@ TABLE: Mapping[Kind, Inject] = {
     Kind("postgres_backend_frozen", (*APIS, *WORKERS), AROUND_A_LEASE, POSTGRES): postgres_faults.freeze_backend,
     Kind("postgres_backend_terminated", (*APIS, *WORKERS), target=POSTGRES): postgres_faults.terminate_backend,
     Kind("postgres_backend_killed", (*APIS, *WORKERS), target=POSTGRES): postgres_faults.kill_backend,
-    Kind(
-        "postgres_commit_reply_lost", tuple(postgres_faults.MOMENTS), FEW_SECONDS, POSTGRES
-    ): postgres_faults.lose_commit,
+    Kind("postgres_accept_reply_lost", (POSTGRES,), A_MOMENT): postgres_faults.lose_commit("accept"),
+    Kind("postgres_claim_reply_lost", (POSTGRES,), A_MOMENT): postgres_faults.lose_commit("claim"),
+    Kind("postgres_finish_reply_lost", (POSTGRES,), A_MOMENT): postgres_faults.lose_commit("finish"),
     Kind("postgres_cut", (POSTGRES,), FEW_SECONDS): postgres_faults.cut,
-    Kind("postgres_network_frozen", (POSTGRES,), AROUND_A_LEASE): postgres_faults.freeze_network,
+    Kind("postgres_network_frozen", (POSTGRES,), OVER_A_LEASE): postgres_faults.freeze_network,
     Kind("volume_full", (VOLUME,), FEW_SECONDS): volume_faults.fill_volume(leave_bytes=0),
     Kind("volume_nearly_full", (VOLUME,), FEW_SECONDS): volume_faults.fill_volume(leave_bytes=MIN_FREE_BYTES // 2),
     Kind("result_damaged", ("flipped", "cut"), target="results"): volume_faults.damage_result,

@@ -28,12 +28,12 @@ def attempt(details: str, claimed_at: float = 99.0, ended_at: float = 106.0) -> 
         (attempt(SILENCE), fault("worker_frozen", pids=(17,))),
         (attempt("The host was killed by SIGKILL, most likely"), fault("host_killed", pids=(17, 99))),
         (attempt("The server's volume for payloads is full"), fault("volume_full")),
-        # Its claim was granted, and it never learnt of it.
-        (attempt(SILENCE, claimed_at=102.0), fault("postgres_cut")),
+        # It was told to stop just before, and could not give the job back.
+        (attempt(SILENCE, claimed_at=104.5), fault("worker_terminated", pids=(17,))),
     ],
 )
 def test_accounted_for(lost: Attempt, cause: Fault) -> None:
-    assert explanations.of_lost_attempt(lost, Behaviour.GOOD, [cause]) is cause
+    assert explanations.of_lost_attempt(lost, Behaviour.GOOD, [cause], heard=True) is cause
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,7 @@ def test_accounted_for(lost: Attempt, cause: Fault) -> None:
     [
         (attempt(SILENCE), fault("worker_killed", pids=(18,))),
         (attempt(SILENCE, claimed_at=150.0, ended_at=155.0), fault("worker_killed", pids=(17,))),
+        (attempt(SILENCE, claimed_at=104.5), fault("worker_frozen", pids=(17,))),
         (attempt(SILENCE, ended_at=99.5), fault("worker_killed", pids=(17,))),
         # Nobody could send heartbeats, which is no reason to take the lease back.
         (attempt(SILENCE, claimed_at=90.0), fault("postgres_frozen", until=109.0)),
@@ -50,13 +51,24 @@ def test_accounted_for(lost: Attempt, cause: Fault) -> None:
     ],
 )
 def test_not_accounted_for(lost: Attempt, other: Fault) -> None:
-    assert explanations.of_lost_attempt(lost, Behaviour.GOOD, [other]) is None
+    assert explanations.of_lost_attempt(lost, Behaviour.GOOD, [other], heard=True) is None
+
+
+@pytest.mark.parametrize(
+    ("heard", "claimed_at", "accounted"), [(False, 102.0, True), (True, 102.0, False), (False, 90.0, False)]
+)
+def test_a_cut_connection_accounts_for_a_claim_that_its_worker_never_heard_of(
+    heard: bool, claimed_at: float, accounted: bool
+) -> None:
+    cut = fault("postgres_cut")
+    found = explanations.of_lost_attempt(attempt(SILENCE, claimed_at), Behaviour.GOOD, [cut], heard=heard)
+    assert (found is cut) is accounted
 
 
 def test_a_fault_that_found_nothing_accounts_for_nothing() -> None:
     skipped = fault("worker_killed", pids=(17,))
     skipped.skipped = True
-    assert explanations.of_lost_attempt(attempt(SILENCE), Behaviour.GOOD, [skipped]) is None
+    assert explanations.of_lost_attempt(attempt(SILENCE), Behaviour.GOOD, [skipped], heard=True) is None
 
 
 @pytest.mark.parametrize(
@@ -68,8 +80,8 @@ def test_a_fault_that_found_nothing_accounts_for_nothing() -> None:
     ],
 )
 def test_a_model_accounts_for_what_its_volume_asks_of_it_alone(details: str, behaviour: Behaviour) -> None:
-    assert explanations.of_lost_attempt(attempt(details), behaviour, []) is behaviour
-    assert explanations.of_lost_attempt(attempt(details), Behaviour.GOOD, []) is None
+    assert explanations.of_lost_attempt(attempt(details), behaviour, [], heard=True) is behaviour
+    assert explanations.of_lost_attempt(attempt(details), Behaviour.GOOD, [], heard=True) is None
 
 
 @pytest.mark.parametrize(
