@@ -37,6 +37,7 @@ class Round:
     """What one round found."""
 
     lost: list[attempts.LostAttempt]
+    held_up: list[attempts.HeldUpLease]
     ready: int
 
 
@@ -56,6 +57,7 @@ class Janitor:
         self._mount = mount
         self._doorbell = doorbell
         self._orphans = Orphans(settings, database, blobs)
+        self._held_up: set[attempts.HeldUpLease] = set()
 
     async def run(self) -> None:
         """Work until cancelled; a database, a volume or a Redis that is away costs rounds, not the task."""
@@ -81,6 +83,7 @@ class Janitor:
             return
         for attempt in found.lost:
             logger.warning("lease expired", extra={"job": str(attempt.job_id), "now": attempt.state.value})
+        self._tell_held_up(found.held_up)
         await to_thread.run_sync(self._top_up, found.ready)
         if found.lost:
             await to_thread.run_sync(self._delete_attempts, found.lost)
@@ -107,10 +110,21 @@ class Janitor:
         expired = retention.expire(session)
         if expired:
             logger.info("expired", extra={"jobs": expired})
-        lost = []
+        lost: list[attempts.LostAttempt] = []
+        held_up: list[attempts.HeldUpLease] = []
         if janitor_rounds.note_round(session, lease_seconds=settings.lease_seconds):
             lost = attempts.reap_expired_leases(session, lease_seconds=settings.lease_seconds, policy=policy)
-        return Round(lost=lost, ready=jobs.count_ready(session))
+            held_up = attempts.held_up_leases(session, lease_seconds=settings.lease_seconds)
+        return Round(lost=lost, held_up=held_up, ready=jobs.count_ready(session))
+
+    def _tell_held_up(self, held_up: list[attempts.HeldUpLease]) -> None:
+        """Each once, when it is found."""
+        for lease in set(held_up) - self._held_up:
+            logger.error(
+                "a backend of PostgreSQL has stopped and holds up a job; end that process on the database's machine",
+                extra={"job": str(lease.job_id), "backend_pid": lease.backend_pid},
+            )
+        self._held_up = set(held_up)
 
     def _deletable(self, session: Session) -> list[retention.DeletableFiles]:
         if not locks.try_lock(session, TIDYING_LOCK):

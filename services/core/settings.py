@@ -98,7 +98,10 @@ class Settings(BaseSettings):
     )
     attempt_limit: int = Field(3, gt=0, description="Attempts before a job fails; counted when claimed.")
     retry_delay_seconds: float = Field(
-        2, ge=0, allow_inf_nan=False, description="Wait before another attempt, doubled each time."
+        2,
+        ge=0,
+        allow_inf_nan=False,
+        description="Wait before another attempt, doubled each time; counted from the last heartbeat of a silent worker.",
     )
     model_time_limit_seconds: int = Field(
         900, gt=0, description="Longest run of one model on one job, where the version sets no other."

@@ -4,6 +4,8 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import LiteralString
+from uuid import UUID
 
 import psutil
 import psycopg
@@ -58,11 +60,18 @@ class BreakablePostgres(LocalPostgres):
 
     def backends_of(self, application: str) -> list[psutil.Process]:
         """The backends that serve clients of this application_name."""
+        return self._processes("SELECT pid FROM pg_stat_activity WHERE application_name = %s", application)
+
+    def locker_of(self, job_id: UUID) -> list[psutil.Process]:
+        """The backend whose transaction, still open, has changed that job."""
+        return self._processes(
+            "SELECT a.pid FROM pg_stat_activity a JOIN segmentation_job j ON j.xmax = a.backend_xid WHERE j.id = %s",
+            job_id,
+        )
+
+    def _processes(self, query: LiteralString, parameter: object) -> list[psutil.Process]:
         with psycopg.connect(self.url(DATABASE), autocommit=True) as connection:
-            found = connection.execute(
-                "SELECT pid FROM pg_stat_activity WHERE application_name = %s", (application,)
-            ).fetchall()
-        return [psutil.Process(pid) for (pid,) in found]
+            return [psutil.Process(pid) for (pid,) in connection.execute(query, (parameter,))]
 
 
 class BreakableRedis(LocalRedis):

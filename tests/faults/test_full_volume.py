@@ -30,7 +30,12 @@ def site(
     volume_dir: Path, new_breakable: MakeBreakable, tmp_path_factory: pytest.TempPathFactory
 ) -> BreakableDeployment:
     deployment = new_breakable(
-        volume_dir, lease_seconds=4, heartbeat_seconds=1, attempt_limit=2, retry_delay_seconds=0, keep_inputs="never"
+        volume_dir,
+        lease_seconds=3,
+        heartbeat_seconds=1,
+        janitor_interval_seconds=0.5,
+        attempt_limit=1,
+        keep_inputs="never",
     )
     with_slow_model(deployment.import_sample(), tmp_path_factory.mktemp("slow"))
     return deployment.start_api().start_worker()
@@ -80,7 +85,7 @@ def test_a_result_that_never_finds_room_fails_its_job_in_words(site: BreakableDe
             gate.open()
             progress = site.finished(job_id, SLOW_MODEL)
             row = site.row(job_id)
-            assert (row.state, row.attempt) == (JobState.FAILED, 2)
+            assert (row.state, row.attempt) == (JobState.FAILED, 1)
             assert progress.error_code is JobErrorCode.INTERNAL
             assert "volume for payloads is full" in progress.error_text
             # Nothing of it is left, and with room again the next job passes

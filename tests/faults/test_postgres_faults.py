@@ -1,22 +1,23 @@
 """PostgreSQL restarts, goes away, freezes, or its replies get lost: no attempt is lost by it, nothing is done twice."""
 
+import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from uuid import UUID
 
 import httpx
+import psutil
 import pytest
 
-from services.core.db import migrate
 from services.core.jobs import JobState
 from tests.deployment import request_body, wait_for
 from tests.faults.breakable import BreakableDeployment
 from tests.faults.conftest import MakeBreakable
-from tests.faults.processes import frozen, worker_processes
+from tests.faults.processes import freeze, frozen, kill_at_once, thaw, worker_processes
 from tests.faults.servers import FAST, IMMEDIATE
 from tests.faults.verdicts import assert_done_once, files_of, logged
 from tests.slow_model import SLOW_MODEL, Gate, sleeping, wait_until_running, with_slow_model
@@ -210,35 +211,49 @@ def test_a_frozen_backend_does_not_stop_a_worker_s_heartbeat(alone: BreakableDep
     assert logged(alone, "claimed", job_id) == 1
 
 
-def test_frozen_backends_of_the_api_are_503_within_its_limit_and_are_replaced(alone: BreakableDeployment) -> None:
+@pytest.mark.parametrize("healed_by", [thaw, kill_at_once], ids=["thawed", "killed"])
+def test_a_backend_frozen_in_a_transaction_holds_up_its_own_job_alone(
+    pair: BreakableDeployment, healed_by: Callable[[Sequence[psutil.Process]], None]
+) -> None:
+    # Given a job whose success is all but committed, by a backend that freezes there
+    job_id = pair.submit(sleeping(1), SLOW_MODEL)
+    trap = pair.postgres_proxy.hold("COMMIT", *FINISH)
+    trap.wait()
+    [backend] = pair.postgres.locker_of(job_id)
+    with frozen([backend]):
+        pair.postgres_proxy.release(trap)
+        # Then others go on, though its worker waits
+        assert_done_once(pair, [pair.submit(sleeping(0), SLOW_MODEL)])
+        # And the janitor says whose process holds it up
+        wait_for(lambda: held_up_by(pair, job_id) == backend.pid, "the janitor to tell")
+        assert pair.row(job_id).state == JobState.RUNNING
+        # When that goes on, or the administrator has ended it
+        healed_by([backend])
+        # Then the job is done, once
+        wait_for(lambda: pair.get("/api/v2/Model/").status_code == 200, "the API to have its database")
+        pair.finished(job_id, SLOW_MODEL)
+        assert_done_once(pair, [job_id], attempt=pair.row(job_id).attempt)
+
+
+def held_up_by(deployment: BreakableDeployment, job_id: UUID) -> int | None:
+    lines = (deployment.log_dir / "api.log").read_text(encoding="utf-8").splitlines()
+    told = [json.loads(line) for line in lines if "holds up a job" in line and str(job_id) in line]
+    return told[-1]["backend_pid"] if told else None
+
+
+def test_frozen_backends_are_503_within_the_api_s_limit_and_are_replaced(alone: BreakableDeployment) -> None:
+    # Given a server that is frozen, and with it the API's backends
     backends = alone.postgres.backends_of("api")
     assert backends
     with frozen(backends):
-        # When several clients ask at the same time
-        with ThreadPoolExecutor(4) as clients:
+        with standing_still(alone), ThreadPoolExecutor(4) as clients:
+            # When several clients ask at the same time
             started = time.monotonic()
             statuses = list(clients.map(lambda _: alone.get("/api/v2/Model/").status_code, range(4)))
+            # Then each gets an answer in time
             assert time.monotonic() - started < ANSWER_BOUND_SECONDS
-        # Then each gets an answer in time
-        assert set(statuses) <= {200, 503}
-        # And other connections take over
+            assert set(statuses) == {503}
+        # And where the server goes on but for those backends, other connections take over
+        freeze(backends)
         wait_for(lambda: alone.get("/api/v2/Model/").status_code == 200, "the API to answer again")
     assert_done_once(alone, [alone.submit(sleeping(0), SLOW_MODEL)])
-
-
-def test_a_server_that_is_frozen_is_503_within_its_limit(alone: BreakableDeployment) -> None:
-    with standing_still(alone):
-        started = time.monotonic()
-        response = alone.get("/api/v2/Model/")
-        assert time.monotonic() - started < ANSWER_BOUND_SECONDS
-    assert response.status_code == 503
-    wait_for(lambda: alone.get("/api/v2/Model/").status_code == 200, "the database to be used again")
-    assert_done_once(alone, [alone.submit(sleeping(0), SLOW_MODEL)])
-
-
-def test_the_schema_outlives_all_of_this(alone: BreakableDeployment) -> None:
-    """An immediate shutdown is a crash: what was committed is there after its recovery."""
-    database = alone.database()
-    alone.postgres.restart(IMMEDIATE)
-    assert migrate.schema_fits(database.run(migrate.current))
-    database.close()

@@ -33,8 +33,8 @@ WORKERS = ("one", "two")
 
 @pytest.fixture(scope="module")
 def lasting(new_breakable: MakeBreakable, tmp_path_factory: pytest.TempPathFactory) -> BreakableDeployment:
-    """An API, without back-off between attempts."""
-    deployment = new_breakable(lease_seconds=LEASE_SECONDS, heartbeat_seconds=1, retry_delay_seconds=0)
+    """An API, and the back-off between attempts that there is by default."""
+    deployment = new_breakable(lease_seconds=LEASE_SECONDS, heartbeat_seconds=1)
     with_slow_model(deployment.import_sample(), tmp_path_factory.mktemp("slow"))
     return deployment.start_api()
 

@@ -2,14 +2,17 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
+from sqlalchemy import select, text
 
 from services.core.db import attempts, claims, locks, retention
 from services.core.db.session import Session
+from services.core.db.tables import SegmentationJobRow as Row
 from services.core.jobs import FINISHED, JobErrorCode, JobState, KeepInputs
-from tests.core.db.job_rows import MODEL, Jobs, ago
+from tests.core.db.job_rows import MODEL, POLICY, Jobs, ago
 
 TEN_YEARS_SECONDS = 10 * 365 * 86_400.0
 """Longer than any database of these tests has been up."""
@@ -73,6 +76,41 @@ def test_janitors_at_once_take_each_lease_back_once(jobs_at_hand: Jobs) -> None:
         taken = [job_id for some in pool.map(reap, range(4)) for job_id in some]
     assert sorted(taken) == sorted(silent)
     assert {jobs_at_hand.job(job_id).attempt for job_id in silent} == {1}
+
+
+def test_the_back_off_of_a_silent_worker_counts_from_its_last_heartbeat(jobs_at_hand: Jobs) -> None:
+    # Given a job whose lease of half a second ended five seconds ago
+    policy = replace(POLICY, retry_delay_seconds=4)
+    silent = jobs_at_hand.claimed(lease_seconds=-5)
+    # When it is taken back, Then that silence was longer than the first back-off
+    assert [lost.state for lost in jobs_at_hand.reap(0.5, policy)] == [JobState.QUEUED]
+    again = jobs_at_hand.claim(lease_seconds=-5)
+    assert again is not None
+    assert (again.job_id, again.attempt) == (silent.job_id, 2)
+    # but not longer than the second, which is twice as long
+    assert [lost.state for lost in jobs_at_hand.reap(0.5, policy)] == [JobState.QUEUED]
+    assert jobs_at_hand.claim() is None
+
+
+def test_a_lease_that_cannot_be_taken_back_names_the_backend_that_holds_it_up(jobs_at_hand: Jobs) -> None:
+    # Given leases that ended long ago, the row of one of them locked by a transaction that does not end
+    locked, free = jobs_at_hand.claimed(lease_seconds=-70), jobs_at_hand.claimed(lease_seconds=-70)
+    recent = jobs_at_hand.claimed(lease_seconds=-50)
+
+    def held_up() -> list[attempts.HeldUpLease]:
+        return jobs_at_hand.database.run(attempts.held_up_leases, lease_seconds=60)
+
+    def while_locked(session: Session) -> tuple[int, list[attempts.HeldUpLease]]:
+        for claim in (locked, recent):
+            session.execute(select(Row.id).where(Row.id == claim.job_id).with_for_update())
+        [pid] = session.execute(text("SELECT pg_backend_pid()")).scalars()
+        assert [lost.job_id for lost in jobs_at_hand.reap()] == [free.job_id]
+        return pid, held_up()
+
+    # Then it is named, with that backend, until it is over
+    pid, found = jobs_at_hand.database.run(while_locked)
+    assert found == [attempts.HeldUpLease(locked.job_id, pid)]
+    assert held_up() == []
 
 
 def test_one_janitor_leads_at_a_time(jobs_at_hand: Jobs) -> None:
