@@ -178,7 +178,17 @@ class RuntimeName(StrEnum):
     PHANTOM = "phantom"
     """A box in the middle of each volume: needs no model file."""
     PYTORCH = "pytorch"
-    """A PyTorch network: pickled whole, a state_dict with its class, or TorchScript."""
+    """A PyTorch network: a state_dict with its class, TorchScript, torch.export, or pickled whole."""
+    ONNX = "onnx"
+    """An ONNX graph, or a zip of one with its external data."""
+    TENSORFLOW = "tensorflow"
+    """A SavedModel in a zip, or a Keras model as .keras or .h5."""
+    SKLEARN = "sklearn"
+    """A scikit-learn classifier of voxels, by skops or pickled."""
+    XGBOOST = "xgboost"
+    """An XGBoost classifier of voxels, as .json or .ubj."""
+    MONAI_BUNDLE = "monai_bundle"
+    """A MONAI bundle in a zip, with its own pre- and postprocessing."""
 
 
 def channel_order(channels: Sequence[InputChannel], given: Sequence[str]) -> list[int]:

@@ -138,6 +138,8 @@ class JobEventKind(StrEnum):
     """Given back by a worker that stops; the attempt does not count."""
     LOST = "lost"
     """An attempt ended without a verdict; another follows."""
+    NOTED = "noted"
+    """Something about the run that a person should know; changes nothing."""
     CANCEL_REQUESTED = "cancel_requested"
     SUCCEEDED = "succeeded"
     FAILED = "failed"

@@ -101,7 +101,7 @@ class Settings(BaseSettings):
         2,
         ge=0,
         allow_inf_nan=False,
-        description="Wait before another attempt, doubled each time; counted from the last heartbeat of a silent worker.",
+        description="Wait before another attempt, doubled each time; of a silent worker, since its last heartbeat.",
     )
     model_time_limit_seconds: int = Field(
         900, gt=0, description="Longest run of one model on one job, where the version sets no other."

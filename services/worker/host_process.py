@@ -21,13 +21,9 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from services.core.errors import ModelFailed, RuntimeUnavailable, SegIntError
-from services.worker.protocol import Message, encode, receive
+from services.worker.protocol import Message, encode, receive, volume_from_json
 from services.worker.runtimes import runtime
 from services.worker.runtimes.base import LoadedModel, ModelSpec
 from services.worker.workspace import Workspace
@@ -123,33 +119,41 @@ class _Host:
 
     def _segment(self, request: Message) -> None:
         _, descriptors, _, _ = socket.recv_fds(self._connection, 1, 1)
-        input_shapes = [tuple(shape) for shape in request["input_shapes"]]
-        mask_shapes = [tuple(shape) for shape in request["mask_shapes"]]
+        described = request["volumes"]
         if self._spec is None or self._model is None:
             raise RuntimeError("no model is loaded")
-        with Workspace.attach(descriptors[0], input_shapes, mask_shapes) as workspace:
-            for structure, shape in zip(self._spec.structures, mask_shapes, strict=True):
-                if structure.channel_index >= len(input_shapes):
-                    raise ModelFailed(
-                        f"Structure {structure.name!r} lies on input channel {structure.channel_index + 1}, but there "
-                        f"are only {len(input_shapes)}; correct the structure's input channel."
-                    )
-                if input_shapes[structure.channel_index] != shape:
-                    raise ValueError("the mask does not have the shape of its channel")
-            for volume in workspace.inputs:
-                volume.flags.writeable = False
+        for structure in self._spec.structures:
+            if structure.channel_index >= len(described):
+                os.close(descriptors[0])
+                raise ModelFailed(
+                    f"Structure {structure.name!r} lies on input channel {structure.channel_index + 1}, but there "
+                    f"are only {len(described)}; correct the structure's input channel."
+                )
+        shapes = [tuple(volume["shape"]) for volume in described]
+        channel_of = [structure.channel_index for structure in self._spec.structures]
+        with Workspace.attach(descriptors[0], shapes, channel_of) as workspace:
+            for voxels in workspace.inputs:
+                voxels.flags.writeable = False
+            volumes = [
+                volume_from_json(values, voxels) for values, voxels in zip(described, workspace.inputs, strict=True)
+            ]
             self._reporting = True
             try:
-                results = self._model.segment(workspace.inputs, self._report)
+                self._model.segment(volumes, workspace.masks, self)
             finally:
                 self._reporting = False
-            _store(results, workspace.masks)
 
-    def _report(self, fraction: float) -> None:
+    def report(self, fraction: float) -> None:
+        """The model's progress. A model that reports all the time is heard now and then."""
         now = time.monotonic()
         if self._reporting and now - self._reported_at >= PROGRESS_INTERVAL_SECONDS:
             self._reported_at = now
             self._send({"kind": "progress", "fraction": float(fraction)})
+
+    def note(self, sentence: str) -> None:
+        """Something for the job's time line."""
+        if self._reporting:
+            self._send({"kind": "note", "text": sentence[:DETAILS_CHARACTERS]})
 
     def _send(self, message: Message) -> None:
         with self._sending:
@@ -181,16 +185,6 @@ def _check_digest(what: str, path: Path | None, expected: str | None) -> None:
         raise ModelFailed(f"The {what} cannot be read from the volume ({error.strerror}); attach it again.") from error
     if digest != expected.lower():
         raise ModelFailed(f"The {what} on the volume is not the one that was attached; attach it again.")
-
-
-def _store(results: Sequence[NDArray[Any]], masks: Sequence[NDArray[np.uint8]]) -> None:
-    """Write each result into its mask as 0 and 1."""
-    if len(results) != len(masks):
-        raise ModelFailed(f"The model returned {len(results)} masks for {len(masks)} structures; it has to match.")
-    for result, mask in zip(results, masks, strict=True):
-        if result.shape != mask.shape:
-            raise ModelFailed(f"The model returned a mask of shape {result.shape}; expected {mask.shape}.")
-        np.not_equal(result, 0, out=mask.view(np.bool_))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from services.core.blobs import Blobs
@@ -164,6 +165,7 @@ class JobRunner:
             hosts=self._hosts,
             time_limit_seconds=self._time_limit_seconds(entry),
             report_percent=lease.report_percent,
+            note=partial(self._note, claim),
             host_started=self._host_started,
         )
         spec = pipeline.model_spec(entry, entry.attachment, self._blobs)
@@ -174,6 +176,14 @@ class JobRunner:
             # The work is over: a heartbeat that comes after the verdict must not end a host that is warm for the next.
             with self._lock:
                 self._host = None
+
+    def _note(self, claim: Claim, details: str) -> None:
+        """A remark is not worth waiting for a database that is away: it is in the log then."""
+        logger.info("noted", extra={"job": str(claim.job_id), "details": details})
+        try:
+            self._database.run(claims.note, claim, details)
+        except DatabaseUnavailable as error:
+            logger.warning("not noted", extra={"job": str(claim.job_id), "reason": error.details})
 
     def _time_limit_seconds(self, entry: CatalogueEntry) -> int:
         own = entry.attachment.time_limit_seconds if entry.attachment else None

@@ -7,8 +7,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import NoReturn
 
 from services.core.errors import (
@@ -19,11 +20,12 @@ from services.core.errors import (
     RuntimeUnavailable,
     TimeLimitExceeded,
 )
+from services.core.volumes import Volume
 from services.worker.child_process import ChildProcess
 from services.worker.host_environment import host_environment
 from services.worker.memory import anonymous_bytes
-from services.worker.protocol import Message, MessageBuffer, ProtocolError, encode
-from services.worker.runtimes.base import ModelSpec, Report
+from services.worker.protocol import Message, MessageBuffer, ProtocolError, encode, volume_to_json
+from services.worker.runtimes.base import ModelSpec
 from services.worker.scratch import ScratchFolder
 from services.worker.workspace import Workspace
 
@@ -41,6 +43,37 @@ EXIT_GRACE_SECONDS = 2.0
 """How long a host that hung up, or was told to stop, may take to exit before it is killed."""
 
 DETAILS_CHARACTERS = 2000
+
+
+MOST_NOTES = 10
+"""Of one exchange: the time line is for people."""
+
+
+def _ignore(_: object) -> None:
+    pass
+
+
+@dataclass(slots=True)
+class _Listener:
+    """Hears what a host says before it answers."""
+
+    on_progress: Callable[[float], None] = _ignore
+    on_note: Callable[[str], None] = _ignore
+    notes: int = 0
+
+    def heard(self, message: Message) -> bool:
+        """Whether it was no answer yet."""
+        if message.get("kind") == "progress":
+            fraction = message.get("fraction")
+            if isinstance(fraction, float) and math.isfinite(fraction):
+                self.on_progress(min(max(fraction, 0.0), 1.0))
+            return True
+        if message.get("kind") == "note":
+            self.notes += 1
+            if self.notes <= MOST_NOTES:
+                self.on_note(_printable(message.get("text")))
+            return True
+        return False
 
 
 class ModelHost:
@@ -99,26 +132,32 @@ class ModelHost:
         Raises ModelFailed, RuntimeUnavailable, HostCrashed, TimeLimitExceeded, or Cancelled after `kill`.
         """
         request = {"kind": "load", "spec": self.spec.to_json()}
-        self._exchange(request, None, time_limit_seconds, lambda _: None, keep_on_failure=False)
+        self._exchange(request, None, time_limit_seconds, _Listener(), keep_on_failure=False)
 
-    def segment(self, workspace: Workspace, *, time_limit_seconds: float, on_progress: Report) -> None:
-        """Run the model on the workspace's inputs and fill its masks with 0 and 1. Blocks.
+    def segment(
+        self,
+        workspace: Workspace,
+        volumes: Sequence[Volume],
+        *,
+        time_limit_seconds: float,
+        on_progress: Callable[[float], None],
+        on_note: Callable[[str], None] = _ignore,
+    ) -> None:
+        """Run the model on the workspace's inputs and fill its masks. Blocks.
 
-        `workspace` has one mask per structure of the spec, in that order. `on_progress` is given the fraction done,
-        0 to 1, in this thread. After ModelFailed the host may still be alive; after any other error it has ended
-        and its scratch folder is gone.
+        `workspace` has one mask per structure of the spec, in that order; `volumes` are its inputs with where they lie.
+        `on_progress` is given the fraction done, 0 to 1, and `on_note` what a person should know, both in this thread.
+        After ModelFailed the host may still be alive; after any other error it has ended and its scratch folder is
+        gone.
 
         Raises ModelFailed, HostCrashed, TimeLimitExceeded, or Cancelled after `kill`; ValueError when the
         workspace does not have one mask per structure.
         """
         if len(workspace.masks) != len(self.spec.structures):
             raise ValueError(f"{len(workspace.masks)} masks for {len(self.spec.structures)} structures")
-        request = {
-            "kind": "segment",
-            "input_shapes": [volume.shape for volume in workspace.inputs],
-            "mask_shapes": [mask.shape for mask in workspace.masks],
-        }
-        self._exchange(request, workspace.fileno(), time_limit_seconds, on_progress, keep_on_failure=True)
+        request = {"kind": "segment", "volumes": [volume_to_json(volume) for volume in volumes]}
+        listener = _Listener(on_progress, on_note)
+        self._exchange(request, workspace.fileno(), time_limit_seconds, listener, keep_on_failure=True)
 
     def kill(self) -> None:
         """End the host and all it started, now. The thread that uses it gets Cancelled. From any thread."""
@@ -145,7 +184,7 @@ class ModelHost:
         request: Message,
         memory_fd: int | None,
         time_limit_seconds: float,
-        on_progress: Report,
+        listener: "_Listener",
         *,
         keep_on_failure: bool,
     ) -> None:
@@ -159,7 +198,7 @@ class ModelHost:
         keep = False
         try:
             self._send(request, memory_fd)
-            answer = self._await_answer(time_limit_seconds, on_progress)
+            answer = self._await_answer(time_limit_seconds, listener)
             if answer["kind"] == "failed":
                 keep = keep_on_failure and answer.get("reusable") is True
                 _raise_failure(answer)
@@ -181,7 +220,7 @@ class ModelHost:
         except OSError:
             self._raise_ended()
 
-    def _await_answer(self, time_limit_seconds: float, on_progress: Report) -> Message:
+    def _await_answer(self, time_limit_seconds: float, listener: "_Listener") -> Message:
         """The message that ends the exchange. Raises what ends it otherwise."""
         deadline = time.monotonic() + time_limit_seconds
         scratch_check_at = 0.0
@@ -189,9 +228,8 @@ class ModelHost:
             exited = self._process.exited()  # looked at before reading: what it sent before it ended counts
             try:
                 for message in self._received(0.0 if exited else min(TICK_SECONDS, deadline - time.monotonic())):
-                    if message.get("kind") != "progress":
+                    if not listener.heard(message):
                         return _checked_answer(message)
-                    _pass_on(message, on_progress)
             except (ProtocolError, ConnectionError):
                 self._raise_ended()
             if exited or self._cancelled:
@@ -260,12 +298,6 @@ def _checked_answer(message: Message) -> Message:
 def _raise_failure(answer: Message) -> NoReturn:
     details = _printable(answer.get("details"))
     raise RuntimeUnavailable(details) if answer.get("error") == "RuntimeUnavailable" else ModelFailed(details)
-
-
-def _pass_on(message: Message, on_progress: Callable[[float], None]) -> None:
-    fraction = message.get("fraction")
-    if isinstance(fraction, float) and math.isfinite(fraction):
-        on_progress(min(max(fraction, 0.0), 1.0))
 
 
 def _printable(text: object) -> str:

@@ -11,11 +11,12 @@ from pathlib import Path
 from services.core.blobs import Blobs, mapped
 from services.core.catalogue import Attachment, CatalogueEntry, channel_order
 from services.core.errors import AttemptLost, InvalidModelInput, JobError, MalformedMessage
-from services.core.volumes import Shape
+from services.core.volumes import Volume
 from services.core.wire.model_input import ModelInput, SubmittedVolume, decode_model_input
 from services.core.wire.model_output import encode_model_output
 from services.core.wire.voxels import MASK_LEVEL, check_declared_size, deflate, inflate_into
 from services.worker.hosts import ModelHosts
+from services.worker.masks import Masks
 from services.worker.model_host import ModelHost
 from services.worker.runtimes.base import ModelSpec, StructureSpec, module_name_of
 from services.worker.workspace import Workspace
@@ -44,6 +45,8 @@ class Run:
     hosts: ModelHosts
     time_limit_seconds: float
     report_percent: Callable[[int], None]
+    note: Callable[[str], None]
+    """Called with what a person should know of the run."""
     host_started: Callable[[ModelHost], None]
     """Called with the host as soon as there is one, even before its model is loaded, so that it can be killed."""
 
@@ -68,6 +71,7 @@ def model_spec(entry: CatalogueEntry, attachment: Attachment, blobs: Blobs) -> M
             StructureSpec(structure.name, structure.structure_id, positions.get(structure.input_channel_id, 0))
             for structure in entry.version.structures
         ),
+        channels=tuple(channel.channel_id for channel in entry.input_channels),
     )
 
 
@@ -94,8 +98,7 @@ def segment(
         for volume, compressed in zip(volumes, data, strict=True):
             check_declared_size(compressed, 2 * volume.voxel_count)
         shapes = [volume.shape for volume in volumes]
-        mask_shapes = [shapes[structure.channel_index] for structure in spec.structures]
-        with Workspace(shapes, mask_shapes) as workspace:
+        with Workspace(shapes, [structure.channel_index for structure in spec.structures]) as workspace:
             with stages.timed("decode"):
                 workspace.prefault()
                 for compressed, voxels in zip(data, workspace.inputs, strict=True):
@@ -109,14 +112,19 @@ def segment(
             with stages.timed("model"):
                 host.segment(
                     workspace,
+                    [
+                        Volume(voxels, volume.geometry, volume.channel_id)
+                        for voxels, volume in zip(workspace.inputs, volumes, strict=True)
+                    ],
                     time_limit_seconds=run.time_limit_seconds,
                     on_progress=lambda done: run.report_percent(
                         LOADED_PERCENT + int(done * (SEGMENTED_PERCENT - LOADED_PERCENT))
                     ),
+                    on_note=run.note,
                 )
             run.report_percent(SEGMENTED_PERCENT)
             with stages.timed("encode"):
-                message = _encode(entry, workspace, mask_shapes)
+                message = _encode(entry, workspace.masks)
             run.report_percent(ENCODED_PERCENT)
     return message, stages.seconds
 
@@ -163,6 +171,9 @@ def _in_model_order(model_input: ModelInput, entry: CatalogueEntry) -> list[Subm
     return [model_input.channels[position] for position in order]
 
 
-def _encode(entry: CatalogueEntry, workspace: Workspace, shapes: list[Shape]) -> bytes:
-    masks = [(shape, deflate(mask, MASK_LEVEL)) for shape, mask in zip(shapes, workspace.masks, strict=True)]
-    return encode_model_output(entry.version, masks)
+def _encode(entry: CatalogueEntry, masks: Masks) -> bytes:
+    """The masks one after the other, so that only one at a time takes a byte per voxel."""
+    encoded = []
+    for structure in range(len(masks)):
+        encoded.append((masks.shape(structure), deflate(masks.get(structure), MASK_LEVEL)))
+    return encode_model_output(entry.version, encoded)

@@ -2,8 +2,8 @@
 
 JSON and not pickle, because the host runs code that nobody checked and the worker reads what it sends.
 
-Worker to host: `load` {spec} and `segment` {input_shapes, mask_shapes}, the latter followed by one byte that carries
-the workspace's descriptor. Host to worker: `progress` {fraction}, then `done`, or `failed` {kind, details, reusable}.
+Worker to host: `load` {spec} and `segment` {volumes}, the latter followed by one byte that carries the workspace's
+descriptor. Host to worker: `progress` {fraction} and `note` {text}, then `done`, or `failed` {kind, details, reusable}.
 """
 
 import json
@@ -11,6 +11,11 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.core.volumes import Geometry, Volume
 
 Message = dict[str, Any]
 
@@ -84,3 +89,18 @@ class MessageBuffer:
             body = bytes(self._bytes[_LENGTH.size : end])
             del self._bytes[:end]
             yield _decode(body)
+
+
+def volume_to_json(volume: Volume) -> Message:
+    """A volume without its voxels: their shape, and where they lie."""
+    geometry = volume.geometry
+    return {
+        "shape": volume.shape,
+        "channel_id": volume.channel_id,
+        "geometry": [geometry.origin, geometry.x_axis, geometry.y_axis, geometry.z_axis, geometry.spacing],
+    }
+
+
+def volume_from_json(values: Message, voxels: NDArray[np.int16]) -> Volume:
+    """The volume that `volume_to_json` described."""
+    return Volume(voxels, Geometry(*(tuple(vector) for vector in values["geometry"])), values["channel_id"])

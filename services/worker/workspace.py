@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from services.core.volumes import Shape
+from services.worker.masks import Masks, plane_count
 
 ALIGNMENT_BYTES = 64
 """A cache line, and the widest vector register: every array starts on one."""
@@ -28,16 +29,17 @@ MADV_POPULATE_WRITE = 23
 
 
 class Workspace:
-    """The arrays of one job: `inputs` int16 and `masks` uint8, each of its shape (depth, height, width), zeroed.
+    """The arrays of one job: `inputs` int16, each of its shape (depth, height, width), and `masks` on their grids.
 
-    The arrays are views of the shared region. One that outlives `close` stays valid and keeps the memory.
+    All zero at first. They are views of the shared region. One that outlives `close` stays valid and keeps the memory.
     """
 
     inputs: list[NDArray[np.int16]]
-    masks: list[NDArray[np.uint8]]
+    masks: Masks
 
-    def __init__(self, input_shapes: Sequence[Shape], mask_shapes: Sequence[Shape]) -> None:
-        size = _size_bytes(input_shapes, mask_shapes)
+    def __init__(self, input_shapes: Sequence[Shape], channel_of: Sequence[int]) -> None:
+        """`channel_of`: per structure, the position of the input on whose grid its mask lies."""
+        size = _size_bytes(input_shapes, channel_of)
         fd = os.memfd_create("segint-workspace", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(fd, size)
@@ -46,37 +48,39 @@ class Workspace:
         except OSError:
             os.close(fd)
             raise
-        self._map(fd, size, input_shapes, mask_shapes)
+        self._map(fd, size, input_shapes, channel_of)
 
     @classmethod
-    def attach(cls, fd: int, input_shapes: Sequence[Shape], mask_shapes: Sequence[Shape]) -> Self:
+    def attach(cls, fd: int, input_shapes: Sequence[Shape], channel_of: Sequence[int]) -> Self:
         """The workspace of another process, by its descriptor, which this one closes.
 
         Raises ValueError when the region has another size than these shapes need.
         """
-        size = _size_bytes(input_shapes, mask_shapes)
+        size = _size_bytes(input_shapes, channel_of)
         if os.fstat(fd).st_size != size:
             os.close(fd)
             raise ValueError("the shared region does not have the size that the shapes need")
         workspace = cls.__new__(cls)
-        workspace._map(fd, size, input_shapes, mask_shapes)
+        workspace._map(fd, size, input_shapes, channel_of)
         return workspace
 
-    def _map(self, fd: int, size: int, input_shapes: Sequence[Shape], mask_shapes: Sequence[Shape]) -> None:
+    def _map(self, fd: int, size: int, input_shapes: Sequence[Shape], channel_of: Sequence[int]) -> None:
         self._fd = fd
         self._closed = False
         self._prefaulting: threading.Thread | None = None
         self._memory = mmap.mmap(fd, size)
-        self.inputs, self.masks = [], []
+        self.inputs = []
         offset = 0
         for shape in input_shapes:
             self.inputs.append(self._array(shape, np.int16, offset))
             offset += _padded_bytes(shape, 2)
-        for shape in mask_shapes:
-            self.masks.append(self._array(shape, np.uint8, offset))
-            offset += _padded_bytes(shape, 1)
+        planes = []
+        for plane_shape in _plane_shapes(input_shapes, channel_of):
+            planes.append(self._array(plane_shape, np.uint8, offset))
+            offset += _padded_bytes(plane_shape, 1)
+        self.masks = Masks(planes, channel_of)
 
-    def _array(self, shape: Shape, dtype: DTypeLike, offset: int) -> NDArray[Any]:
+    def _array(self, shape: tuple[int, ...], dtype: DTypeLike, offset: int) -> NDArray[Any]:
         return np.frombuffer(self._memory, dtype, math.prod(shape), offset).reshape(shape)
 
     def prefault(self) -> None:
@@ -105,7 +109,7 @@ class Workspace:
         self._closed = True
         if self._prefaulting is not None:
             self._prefaulting.join()
-        self.inputs, self.masks = [], []
+        self.inputs, self.masks = [], Masks([], [])
         # BufferError: somebody still has an array. The mapping goes with the last of them.
         with contextlib.suppress(BufferError):
             self._memory.close()
@@ -127,11 +131,17 @@ def _populate(address: int, size: int) -> None:
     libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), MADV_POPULATE_WRITE)
 
 
-def _padded_bytes(shape: Shape, item_bytes: int) -> int:
+def _plane_shapes(input_shapes: Sequence[Shape], channel_of: Sequence[int]) -> list[tuple[int, ...]]:
+    return [
+        (plane_count(sum(its == channel for its in channel_of)), *shape) for channel, shape in enumerate(input_shapes)
+    ]
+
+
+def _padded_bytes(shape: tuple[int, ...], item_bytes: int) -> int:
     return -(-math.prod(shape) * item_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
-def _size_bytes(input_shapes: Sequence[Shape], mask_shapes: Sequence[Shape]) -> int:
+def _size_bytes(input_shapes: Sequence[Shape], channel_of: Sequence[int]) -> int:
     total = sum(_padded_bytes(shape, 2) for shape in input_shapes)
-    total += sum(_padded_bytes(shape, 1) for shape in mask_shapes)
+    total += sum(_padded_bytes(shape, 1) for shape in _plane_shapes(input_shapes, channel_of))
     return max(total, ALIGNMENT_BYTES)  # an empty region cannot be mapped

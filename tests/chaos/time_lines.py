@@ -12,7 +12,8 @@ MAY_FOLLOW: Mapping[JobEventKind | None, frozenset[JobEventKind]] = {
     None: frozenset({K.ACCEPTED}),
     # A queued job may fail: its input is gone.
     K.ACCEPTED: frozenset({K.CLAIMED, K.CANCELLED, K.FAILED}),
-    K.CLAIMED: frozenset({K.RELEASED, K.LOST, K.CANCEL_REQUESTED, *ENDS}),
+    K.CLAIMED: frozenset({K.NOTED, K.RELEASED, K.LOST, K.CANCEL_REQUESTED, *ENDS}),
+    K.NOTED: frozenset({K.NOTED, K.RELEASED, K.LOST, K.CANCEL_REQUESTED, *ENDS}),
     K.CANCEL_REQUESTED: frozenset({K.CANCELLED, K.FAILED}),
     K.RELEASED: frozenset({K.CLAIMED, K.CANCELLED, K.FAILED}),
     K.LOST: frozenset({K.CLAIMED, K.CANCELLED, K.FAILED}),

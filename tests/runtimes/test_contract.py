@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from services.core.catalogue import RuntimeName
 from services.core.errors import RuntimeUnavailable
 from services.worker.runtimes import MODULES, runtime
-from services.worker.runtimes.base import LoadedModel, ModelSpec
+from services.worker.runtimes.base import ModelSpec
 from tests.runtimes import artifacts
+from tests.runtimes.running import Heard, loaded, segmented
 
 Make = Callable[[Path, int], ModelSpec]
 
@@ -28,10 +29,6 @@ def make(request: pytest.FixtureRequest) -> Make:
     return KINDS[request.param]
 
 
-def loaded(spec: ModelSpec) -> LoadedModel:
-    return runtime(spec.runtime).load(spec)
-
-
 def bright_middle(shape: tuple[int, int, int] = (8, 70, 80)) -> NDArray[np.int16]:
     """Positive where the phantom draws, too, so that every kind finds something; read-only, as in a host."""
     volume = np.full(shape, -1000, np.int16)
@@ -41,10 +38,6 @@ def bright_middle(shape: tuple[int, int, int] = (8, 70, 80)) -> NDArray[np.int16
     return volume
 
 
-def ignore(_: float) -> None:
-    pass
-
-
 def test_the_table_holds_the_names_of_the_catalogue() -> None:
     assert set(MODULES) == {name.value for name in RuntimeName}
     for name in RuntimeName:
@@ -52,8 +45,8 @@ def test_the_table_holds_the_names_of_the_catalogue() -> None:
 
 
 def test_an_unknown_runtime_lists_the_choices() -> None:
-    with pytest.raises(RuntimeUnavailable, match=r"'onnx'.*phantom, pytorch"):
-        runtime("onnx")
+    with pytest.raises(RuntimeUnavailable, match=r"'nnunet'.*phantom, pytorch"):
+        runtime("nnunet")
 
 
 def test_nothing_is_missing_here(make: Make, tmp_path: Path) -> None:
@@ -64,40 +57,39 @@ def test_nothing_is_missing_here(make: Make, tmp_path: Path) -> None:
 def test_one_structure_is_one_mask_of_the_volumes_shape(
     make: Make, tmp_path: Path, shape: tuple[int, int, int]
 ) -> None:
-    # Given a loaded model of one structure
-    model = loaded(make(tmp_path, 1))
+    # Given a model of one structure
+    spec = make(tmp_path, 1)
     # When it segments
-    masks = model.segment([bright_middle(shape)], ignore)
+    masks = segmented(spec, bright_middle(shape))
     # Then it returns one mask on the grid of the volume, neither empty nor full
     assert [mask.shape for mask in masks] == [shape]
     assert np.any(masks[0])
 
 
 def test_several_structures_are_as_many_masks(make: Make, tmp_path: Path) -> None:
-    model = loaded(make(tmp_path, 3))
     volume = bright_middle()
-    masks = model.segment([volume], ignore)
+    masks = segmented(make(tmp_path, 3), volume)
     assert [mask.shape for mask in masks] == [volume.shape] * 3
 
 
 def test_it_runs_again_and_again_with_the_same_result(make: Make, tmp_path: Path) -> None:
-    model = loaded(make(tmp_path, 1))
-    volume = bright_middle()
-    first, second = (np.asarray(model.segment([volume], ignore)[0]) != 0 for _ in range(2))
+    spec = make(tmp_path, 1)
+    model = loaded(spec)
+    first, second = (segmented(spec, bright_middle(), model=model)[0] for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
 def test_progress_rises_to_one(make: Make, tmp_path: Path) -> None:
-    reported: list[float] = []
-    loaded(make(tmp_path, 2)).segment([bright_middle()], reported.append)
-    assert reported == sorted(reported)
-    assert reported[-1] == 1.0
+    heard = Heard()
+    segmented(make(tmp_path, 2), bright_middle(), heard=heard)
+    assert heard.fractions == sorted(heard.fractions)
+    assert heard.fractions[-1] == 1.0
 
 
 def test_the_volume_is_left_as_it_was(make: Make, tmp_path: Path) -> None:
     volume = bright_middle()
     before = volume.copy()
-    loaded(make(tmp_path, 1)).segment([volume], ignore)
+    segmented(make(tmp_path, 1), volume)
     np.testing.assert_array_equal(volume, before)
 
 
@@ -115,11 +107,10 @@ def test_pytorch_returns_exactly_what_the_network_finds(
     make_pytorch: Callable[[Path], ModelSpec], tmp_path: Path
 ) -> None:
     # Given a network that marks what is above zero
-    model = loaded(make_pytorch(tmp_path))
     volume = bright_middle()
     # When it segments, then just that is marked
-    (mask,) = model.segment([volume], ignore)
-    np.testing.assert_array_equal(np.asarray(mask) != 0, volume > 0)
+    (mask,) = segmented(make_pytorch(tmp_path), volume)
+    np.testing.assert_array_equal(mask, volume > 0)
 
 
 def test_whole_models_load_under_the_servers_file_names(tmp_path: Path) -> None:
@@ -131,5 +122,5 @@ def test_whole_models_load_under_the_servers_file_names(tmp_path: Path) -> None:
     # When they are loaded with the module's own name
     renamed = artifacts.spec_of(artifact, module, module_name="unet", allow_pickle=True)
     # Then the class is found, and nothing was written beside the files
-    assert np.any(loaded(renamed).segment([bright_middle()], ignore)[0])
+    assert np.any(segmented(renamed, bright_middle())[0])
     assert {path.name for path in tmp_path.iterdir()} == {"3f2a.artifact", "9c1b.module"}

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from services.core.volumes import Shape
-from services.worker.runtimes import runtime
 from services.worker.runtimes.base import ModelSpec, StructureSpec
 from services.worker.runtimes.phantom import middle_box
+from tests.runtimes.running import segmented
 
 
 @pytest.mark.parametrize(
@@ -29,8 +29,8 @@ def test_the_box_is_in_the_middle(shape: Shape, box: tuple[tuple[int, int], ...]
 def test_each_structure_lies_on_its_own_channels_grid() -> None:
     # Given two structures, the first on the second channel
     structures = (StructureSpec("a", channel_index=1), StructureSpec("b", channel_index=0))
-    model = runtime("phantom").load(ModelSpec("model", "phantom", structures=structures))
-    volumes = [np.zeros((4, 70, 70), np.int16), np.zeros((9, 80, 90), np.int16)]
+    spec = ModelSpec("model", "phantom", structures=structures, channels=("A", "B"))
     # When the phantom segments, then each mask has the shape of its channel
-    masks = model.segment(volumes, lambda _: None)
+    masks = segmented(spec, np.zeros((4, 70, 70), np.int16), np.zeros((9, 80, 90), np.int16))
     assert [mask.shape for mask in masks] == [(9, 80, 90), (4, 70, 70)]
+    assert all(mask.any() for mask in masks)

@@ -18,8 +18,9 @@ SPEC = ModelSpec(
     module_sha256="cd" * 32,
     module_name="unet",
     class_name="UNet",
-    options={"device": "cuda:0", "class_arguments": {"depth": 4}},
+    options={"inference": {"device": "cuda:0"}, "class_arguments": {"depth": 4}},
     structures=(StructureSpec("Brain", "brain", 1),),
+    channels=("CT", "PET"),
 )
 
 
@@ -34,7 +35,8 @@ def test_any_difference_changes_the_fingerprint() -> None:
     others = [
         replace(SPEC, artifact_sha256="00" * 32),
         replace(SPEC, module_sha256="00" * 32),
-        replace(SPEC, options={"device": "cpu"}),
+        replace(SPEC, options={"inference": {"device": "cpu"}}),
+        replace(SPEC, channels=("CT",)),
         replace(SPEC, structures=(StructureSpec("Brain", "brain", 0),)),
         replace(SPEC, allow_pickle=True),
     ]

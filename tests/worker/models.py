@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from services.core.volumes import Volume
 from services.worker.hosts import ModelHost, Workspace
 from services.worker.runtimes.base import ModelSpec, StructureSpec
 
@@ -200,12 +201,13 @@ def phantom_spec(model_id: str = "phantom", **options: object) -> ModelSpec:
 
 def run(host: ModelHost, behaviour: Behaviour = Behaviour.GOOD, time_limit_seconds: float = 30) -> int:
     """Segment one small volume; the voxels that were marked. A good model marks what is above 50."""
-    with Workspace([SHAPE], [SHAPE]) as workspace:
+    with Workspace([SHAPE], [0]) as workspace:
         workspace.inputs[0][...] = np.arange(np.prod(SHAPE)).reshape(SHAPE)
         workspace.inputs[0][0, 0, 0] = behaviour
-        host.segment(workspace, time_limit_seconds=time_limit_seconds, on_progress=lambda _: None)
-        assert set(np.unique(workspace.masks[0])) <= {0, 1}
-        return int(workspace.masks[0].sum())
+        volumes = [Volume(voxels) for voxels in workspace.inputs]
+        host.segment(workspace, volumes, time_limit_seconds=time_limit_seconds, on_progress=lambda _: None)
+        assert set(np.unique(workspace.masks.planes[0])) <= {0, 1}
+        return int(workspace.masks.get(0).sum())
 
 
 GOOD_VOXELS = int(np.prod(SHAPE)) - 51

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from services.core.errors import Cancelled, ModelFailed, RuntimeUnavailable, TimeLimitExceeded
+from services.core.volumes import Volume
 from services.worker.hosts import ModelHost, ModelHosts, Workspace
 from services.worker.runtimes.base import ModelSpec, StructureSpec
 from tests.worker.conditions import is_running, named_shared_memory, wait_until
@@ -83,11 +84,12 @@ def test_each_structure_comes_back_on_its_channels_grid(tmp_path: Path) -> None:
     spec = ModelSpec("model", "phantom", structures=structures)
     shapes = [(4, 70, 80), (9, 64, 61)]
     progress: list[float] = []
-    with small_pool(tmp_path) as pool, Workspace(shapes, shapes[::-1]) as workspace:
+    with small_pool(tmp_path) as pool, Workspace(shapes, [1, 0]) as workspace:
         # When it runs
-        pool.acquire(spec).segment(workspace, time_limit_seconds=30, on_progress=progress.append)
+        volumes = [Volume(voxels) for voxels in workspace.inputs]
+        pool.acquire(spec).segment(workspace, volumes, time_limit_seconds=30, on_progress=progress.append)
         # Then each mask is filled, and progress was told
-        assert [int(mask.sum()) for mask in workspace.masks] == [4 * 60 * 60, 2 * 60 * 60]
+        assert [int(workspace.masks.get(index).sum()) for index in range(2)] == [4 * 60 * 60, 2 * 60 * 60]
         assert progress and all(0 <= fraction <= 1 for fraction in progress)
 
 
@@ -95,7 +97,7 @@ def test_a_workspace_has_to_fit_the_spec(tmp_path: Path) -> None:
     with small_pool(tmp_path) as pool:
         host = pool.acquire(phantom_spec())
         with Workspace([SHAPE], []) as workspace, pytest.raises(ValueError, match="0 masks for 1"):
-            host.segment(workspace, time_limit_seconds=5, on_progress=lambda _: None)
+            host.segment(workspace, [], time_limit_seconds=5, on_progress=lambda _: None)
         assert host.alive
 
 
@@ -107,7 +109,7 @@ def test_a_structure_on_a_channel_that_is_not_there_is_named(tmp_path: Path) -> 
 
 def test_an_unknown_runtime_starts_nothing(tmp_path: Path) -> None:
     with small_pool(tmp_path) as pool, pytest.raises(RuntimeUnavailable, match="phantom, pytorch"):
-        pool.acquire(ModelSpec("model", "onnx"))
+        pool.acquire(ModelSpec("model", "nnunet"))
     assert pool.loads == 0
 
 

@@ -13,6 +13,7 @@ from services.worker.workspace import ALIGNMENT_BYTES, Workspace
 from tests.worker.conditions import named_shared_memory
 
 SHAPES = [(3, 5, 7), (1, 1, 1)]
+CHANNEL_OF = [0, 1]
 
 
 def open_files() -> int:
@@ -24,10 +25,10 @@ def memory_regions() -> int:
 
 
 def test_arrays_have_their_shapes_start_aligned_and_are_zero() -> None:
-    with Workspace(SHAPES, SHAPES[:1]) as workspace:
-        arrays: list[NDArray[Any]] = [*workspace.inputs, *workspace.masks]
-        assert [array.shape for array in arrays] == [*SHAPES, SHAPES[0]]
-        assert [array.dtype.name for array in arrays] == ["int16", "int16", "uint8"]
+    with Workspace(SHAPES, [0]) as workspace:
+        arrays: list[NDArray[Any]] = [*workspace.inputs, *workspace.masks.planes]
+        assert [array.shape for array in arrays] == [*SHAPES, (1, *SHAPES[0]), (0, *SHAPES[1])]
+        assert [array.dtype.name for array in arrays] == ["int16", "int16", "uint8", "uint8"]
         for array in arrays:
             assert array.ctypes.data % ALIGNMENT_BYTES == 0
             assert array.flags.c_contiguous and array.flags.writeable
@@ -35,8 +36,8 @@ def test_arrays_have_their_shapes_start_aligned_and_are_zero() -> None:
 
 
 def test_arrays_do_not_overlap() -> None:
-    with Workspace(SHAPES, SHAPES) as workspace:
-        arrays: list[NDArray[Any]] = [*workspace.inputs, *workspace.masks]
+    with Workspace(SHAPES, CHANNEL_OF) as workspace:
+        arrays: list[NDArray[Any]] = [*workspace.inputs, *workspace.masks.planes]
         for index, array in enumerate(arrays):
             array[...] = index + 1
         assert [set(np.unique(array)) for array in arrays] == [{1}, {2}, {3}, {4}]
@@ -44,12 +45,12 @@ def test_arrays_do_not_overlap() -> None:
 
 def test_what_one_side_writes_the_other_reads() -> None:
     # Given a workspace and the other side's view of it
-    with Workspace(SHAPES, SHAPES) as ours, Workspace.attach(os.dup(ours.fileno()), SHAPES, SHAPES) as theirs:
+    with Workspace(SHAPES, CHANNEL_OF) as ours, Workspace.attach(os.dup(ours.fileno()), SHAPES, CHANNEL_OF) as theirs:
         # When each side writes, then the other sees it
         ours.inputs[1][...] = -5
-        theirs.masks[0][2, 4, 6] = 1
+        theirs.masks.planes[0][0, 2, 4, 6] = 1
         assert theirs.inputs[1].item() == -5
-        assert ours.masks[0][2, 4, 6] == 1
+        assert ours.masks.get(0)[2, 4, 6] == 1
 
 
 def test_it_has_no_name_and_leaves_nothing_open() -> None:
@@ -57,7 +58,7 @@ def test_it_has_no_name_and_leaves_nothing_open() -> None:
     before = open_files(), named_shared_memory()
     # When many workspaces come and go
     for _ in range(20):
-        with Workspace(SHAPES, SHAPES) as workspace:
+        with Workspace(SHAPES, CHANNEL_OF) as workspace:
             assert named_shared_memory() == before[1]
             workspace.inputs[0][...] = 1
     # Then nothing of them is left
@@ -67,9 +68,9 @@ def test_it_has_no_name_and_leaves_nothing_open() -> None:
 
 def test_an_array_that_outlives_it_stays_valid_and_then_frees_the_memory() -> None:
     # Given an array kept beyond the workspace
-    with Workspace(SHAPES, SHAPES) as workspace:
-        workspace.masks[0][...] = 1
-        kept = workspace.masks[0][1:]
+    with Workspace(SHAPES, CHANNEL_OF) as workspace:
+        workspace.inputs[0][...] = 1
+        kept = workspace.inputs[0][1:]
     # Then it can be read, and the memory goes when it does
     assert kept.sum() == 70
     assert memory_regions() == 1
@@ -78,7 +79,7 @@ def test_an_array_that_outlives_it_stays_valid_and_then_frees_the_memory() -> No
 
 
 def test_closing_twice_is_allowed_and_a_closed_one_has_no_descriptor() -> None:
-    workspace = Workspace(SHAPES, SHAPES)
+    workspace = Workspace(SHAPES, CHANNEL_OF)
     workspace.close()
     workspace.close()
     with pytest.raises(ValueError, match="closed"):
@@ -86,18 +87,19 @@ def test_closing_twice_is_allowed_and_a_closed_one_has_no_descriptor() -> None:
 
 
 def test_the_other_side_cannot_resize_it() -> None:
-    with Workspace(SHAPES, SHAPES) as workspace, pytest.raises(PermissionError) as refusal:
+    with Workspace(SHAPES, CHANNEL_OF) as workspace, pytest.raises(PermissionError) as refusal:
         os.ftruncate(workspace.fileno(), 0)
     assert refusal.value.errno == errno.EPERM
 
 
 def test_attaching_with_other_shapes_is_refused() -> None:
     before = open_files()
-    with Workspace(SHAPES, SHAPES) as workspace, pytest.raises(ValueError, match="size"):
-        Workspace.attach(os.dup(workspace.fileno()), [(300, 5, 7)], SHAPES)
+    with Workspace(SHAPES, CHANNEL_OF) as workspace, pytest.raises(ValueError, match="size"):
+        Workspace.attach(os.dup(workspace.fileno()), [(300, 5, 7)], [0])
     assert open_files() == before
 
 
 def test_a_job_without_arrays_has_a_workspace_too() -> None:
     with Workspace([], []) as workspace:
-        assert workspace.inputs == workspace.masks == []
+        assert workspace.inputs == []
+        assert len(workspace.masks) == 0

@@ -90,6 +90,17 @@ def heartbeat(session: Session, claim: Claim, *, lease_seconds: float, progress_
     return Heartbeat(held=cancel_requested is not None, cancel_requested=bool(cancel_requested))
 
 
+def note(session: Session, claim: Claim, details: str) -> bool:
+    """Put a remark into the job's time line. False: the claim was lost."""
+    worker = session.scalar(select(Row.worker).where(held_by(claim)).with_for_update())
+    if worker is None:
+        return False
+    job_events.record(
+        session, claim.job_id, JobEventKind.NOTED, attempt=claim.attempt, worker=worker, details=storable(details)
+    )
+    return True
+
+
 def succeed(
     session: Session,
     claim: Claim,

@@ -8,16 +8,16 @@ import hashlib
 import json
 import keyword
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Protocol, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-Report = Callable[[float], None]
-"""Takes the fraction of the work that is done, 0 to 1."""
+from services.core.catalogue import InputChannel, Structure
+from services.core.errors import InvalidModel, ModelFailed
+from services.core.model_options import ModelOptions, model_options
+from services.core.volumes import Volume
+from services.worker.masks import Masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,8 @@ class ModelSpec:
     allow_pickle: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     structures: tuple[StructureSpec, ...] = ()
+    channels: tuple[str, ...] = ()
+    """ChannelIDs in the order in which volumes come; empty for a model that takes one volume of any name."""
 
     @property
     def fingerprint(self) -> str:
@@ -75,6 +77,7 @@ class ModelSpec:
             "allow_pickle": self.allow_pickle,
             "options": dict(self.options),
             "structures": [[s.name, s.structure_id, s.channel_index] for s in self.structures],
+            "channels": list(self.channels),
         }
 
     @classmethod
@@ -93,17 +96,30 @@ class ModelSpec:
             allow_pickle=values["allow_pickle"],
             options=values["options"],
             structures=tuple(StructureSpec(*structure) for structure in values["structures"]),
+            channels=tuple(values["channels"]),
         )
+
+
+class Watch(Protocol):
+    """Who wants to know how a run goes."""
+
+    def report(self, fraction: float) -> None:
+        """The fraction of the work that is done, 0 to 1."""
+        ...
+
+    def note(self, sentence: str) -> None:
+        """Something that a person should know of this run; goes to the job's time line."""
+        ...
 
 
 class LoadedModel(Protocol):
     """A model in memory, ready to run any number of times, one at a time."""
 
-    def segment(self, volumes: Sequence[NDArray[np.int16]], report: Report) -> Sequence[NDArray[Any]]:
-        """One array per declared structure, in declared order; non-zero is the structure.
+    def segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> None:
+        """Draw every structure of the spec into its mask.
 
-        `volumes` holds one array per input channel and is only to be read. Each result has the shape
-        (depth, height, width) of its structure's channel.
+        `volumes` holds one per input channel, in the order of the spec's channels, and is only to be read; `masks` is
+        all zero, each mask on the grid of its structure's channel.
 
         Raises ModelFailed when the model returns what is not a mask; what the model itself raises passes through.
         """
@@ -128,6 +144,16 @@ class Runtime(Protocol):
         Raises ModelFailed, with a sentence that names the file or the option that is wrong and what to do.
         """
         ...
+
+
+def options_of(spec: ModelSpec) -> ModelOptions:
+    """The options of a spec, complete. Raises ModelFailed when they are not the runtime's."""
+    structures = [Structure(name=structure.name, structure_id=structure.structure_id) for structure in spec.structures]
+    channels = [InputChannel(channel_id) for channel_id in spec.channels]
+    try:
+        return model_options(spec.runtime, spec.options, structures, channels)
+    except InvalidModel as error:
+        raise ModelFailed(error.details) from error
 
 
 def module_name_of(uploaded_name: str) -> str:

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.core.catalogue import RuntimeName
-from services.core.volumes import Shape
-from services.worker.runtimes.base import ModelSpec, Report, StructureSpec
+from services.core.volumes import Shape, Volume
+from services.worker.masks import Masks
+from services.worker.runtimes.base import ModelSpec, StructureSpec, Watch
 
 BOX_HALF_PIXELS = 30
 """The box is 60 by 60 pixels in the axial plane: large enough to see on a 512 by 512 slice."""
@@ -33,13 +34,10 @@ class PhantomModel:
 
     structures: tuple[StructureSpec, ...]
 
-    def segment(self, volumes: Sequence[NDArray[np.int16]], report: Report) -> list[NDArray[np.uint8]]:
-        masks = []
-        for structure in self.structures:
-            depth, height, width = volumes[structure.channel_index].shape
-            masks.append(middle_box((depth, height, width)))
-            report(len(masks) / len(self.structures))
-        return masks
+    def segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> None:
+        for index in range(len(self.structures)):
+            masks.put(index, middle_box(masks.shape(index)))
+            watch.report((index + 1) / len(self.structures))
 
 
 class PhantomRuntime:

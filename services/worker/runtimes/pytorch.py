@@ -1,25 +1,19 @@
-"""PyTorch networks by the convention that users write them for.
+"""PyTorch networks.
 
-The network is called with one numpy.ndarray of shape (depth, height, width) and dtype int32, the first input
-channel, and returns an array or tensor of the same shape, where non-zero is the structure; with several structures
-it returns a stack of shape (structures, depth, height, width). TorchScript knows no ndarray, so it is given an int32
-tensor.
-
-Options: `device` ("cpu" unless said otherwise; nothing falls back) and `class_arguments` (keyword arguments of the
-class of a state_dict).
+By default they are called as SegInt-R did: with one numpy.ndarray of shape (depth, height, width) and dtype int32, the
+first input channel; they return an array or tensor of the same shape, where non-zero is the structure, or with several
+structures a stack of shape (structures, depth, height, width). TorchScript and torch.export know no ndarray, so they
+are given an int32 tensor.
 """
 
 from importlib.util import find_spec
 
 from services.core.catalogue import RuntimeName
-from services.core.errors import ModelFailed
-from services.worker.runtimes.base import LoadedModel, ModelSpec
-
-KNOWN_OPTIONS = frozenset({"device", "class_arguments"})
+from services.worker.runtimes.base import LoadedModel, ModelSpec, options_of
 
 
 class PyTorchRuntime:
-    """Loads a whole pickled module, a state_dict with its class, or TorchScript: whichever the artifact is."""
+    """Loads a whole pickled module, a state_dict with its class, TorchScript or torch.export: whichever it is."""
 
     name = RuntimeName.PYTORCH.value
 
@@ -30,17 +24,11 @@ class PyTorchRuntime:
 
     def load(self, spec: ModelSpec) -> LoadedModel:
         """Raises ModelFailed when the artifact, the module or an option cannot work."""
-        unknown = sorted(set(spec.options) - KNOWN_OPTIONS)
-        if unknown:
-            # A misspelt "device" would otherwise run on the CPU in silence.
-            raise ModelFailed(
-                f"The PyTorch runtime has no option {', '.join(unknown)}; "
-                f"attach the model again with only: {', '.join(sorted(KNOWN_OPTIONS))}."
-            )
+        options = options_of(spec)
         # torch takes seconds and 200 MB to import: only a host that runs a PyTorch model pays for it.
         from services.worker.runtimes.pytorch_model import load  # noqa: PLC0415
 
-        return load(spec)
+        return load(spec, options)
 
 
 RUNTIME = PyTorchRuntime()

@@ -1,8 +1,10 @@
-"""Read a PyTorch model file: find out which of the three forms it is, and read it without trusting it.
+"""Read a PyTorch model file: find out which of the four forms it is, and read it without trusting it.
 
 Imports torch, so only a host process imports this.
 """
 
+import io
+import json
 import pickle
 import re
 import warnings
@@ -14,6 +16,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.export.passes import move_to_device_pass
 
 from services.core.errors import ModelFailed
 from services.worker.runtimes.module_file import standing_in_for_main
@@ -30,18 +33,23 @@ StateDict = Mapping[str, torch.Tensor]
 
 class ArtifactForm(Enum):
     TORCHSCRIPT = auto()
+    EXPORTED = auto()
+    """Of torch.export, a .pt2 file."""
     STATE_DICT = auto()
     WHOLE_MODEL = auto()
 
 
 def read_artifact(path: Path, device: torch.device) -> tuple[ArtifactForm, Any]:
-    """Its form, with the script module, the state_dict, or None for a pickled model: that one is not run here.
+    """Its form, with the script or exported module, the state_dict, or None for what runs code when it is opened: that
+    is not done here.
 
     Raises ModelFailed when the file is missing, empty, damaged, or no PyTorch model.
     """
     _check_looks_like_torch(path)
     if _is_torchscript(path):
         return ArtifactForm.TORCHSCRIPT, _read_torchscript(path, device)
+    if _is_exported(path):
+        return ArtifactForm.EXPORTED, None if _pickles_in_exported(path) else read_exported(path, device)
     try:
         with warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location=device, weights_only=True)
@@ -69,6 +77,19 @@ def unpickle_whole_model(path: Path, device: torch.device, module: Any) -> nn.Mo
     except (pickle.UnpicklingError, *READ_FAULTS) as error:
         raise _damaged(error) from error
     return content if isinstance(content, nn.Module) else as_state_dict(content)
+
+
+def read_exported(path: Path, device: torch.device) -> nn.Module:
+    """The module of a .pt2 file. Unpickles what it holds pickled, so only for one that is trusted or holds nothing.
+
+    Raises ModelFailed.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            program = torch.export.load(path)
+            return cast(nn.Module, move_to_device_pass(program, device).module())
+    except (*READ_FAULTS, pickle.UnpicklingError, AssertionError, NotImplementedError) as error:
+        raise _damaged(error) from error
 
 
 def as_state_dict(content: object) -> StateDict:
@@ -104,7 +125,8 @@ def _check_looks_like_torch(path: Path) -> None:
             raise ModelFailed("The model file is cut short; copy or save it again and attach the new file.")
     elif start != LEGACY_MAGIC:
         raise ModelFailed(
-            "The model file is not a PyTorch model; attach a file written by torch.save or torch.jit.save."
+            "The model file is not a PyTorch model; attach a file written by torch.save, torch.jit.save or "
+            "torch.export.save."
         )
 
 
@@ -113,6 +135,31 @@ def _is_torchscript(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.count("/") == 1 and name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _is_exported(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/models/model.json") for name in archive.namelist())
+
+
+def _pickles_in_exported(path: Path) -> bool:
+    """Whether opening the file could run code: torch.export.load unpickles constants and sample inputs freely."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith("_config.json"):
+                    config = json.loads(archive.read(name))["config"]
+                    if any(entry.get("use_pickle") is not False for entry in config.values()):
+                        return True
+                elif name.endswith(".pt"):
+                    torch.load(io.BytesIO(archive.read(name)), weights_only=True)
+    except pickle.UnpicklingError:
+        return True
+    except (*READ_FAULTS, zipfile.BadZipFile) as error:
+        raise _damaged(error) from error
+    return False
 
 
 def _read_torchscript(path: Path, device: torch.device) -> nn.Module:

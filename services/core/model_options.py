@@ -1,0 +1,384 @@
+"""How a model version is called, and what is done before and after: the options of an attachment, checked.
+
+Words about geometry count as ITK and DICOM do, (x, y, z): orientation and spacing. Words about arrays count as NumPy
+does, (depth, height, width): patch and flips. Both name the same three axes, backwards.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from services.core.catalogue import InputChannel, RuntimeName, Structure
+from services.core.errors import InvalidModel
+
+MOST_OUTPUTS = 4096
+"""Far above any network's; bounds what a mapping can make the server allocate."""
+
+Axis = Literal["depth", "height", "width"]
+FEATURES = ("intensity", "position", "mean", "gaussian", "gradient", "laplacian", "minimum", "maximum", "deviation")
+"""What `features` may name. All but the first two take a scale in millimetres after a colon: gaussian:2.5."""
+
+
+class Call(StrEnum):
+    """How a model is called."""
+
+    ARRAY = "array"
+    """SegInt-R's convention: one int32 array (depth, height, width) of the first channel in, the same shape out."""
+    TENSOR = "tensor"
+    """float32 (1, channels, depth, height, width) in, (1, outputs, depth, height, width) or a label map out."""
+    SLIDING_WINDOW = "sliding_window"
+    """The same, patch by patch."""
+    VOXELS = "voxels"
+    """float32 (voxels, features) in, a label or one score per output for each voxel out."""
+
+
+CALLS: Mapping[str, tuple[Call, ...]] = {
+    RuntimeName.PHANTOM: (),
+    RuntimeName.PYTORCH: (Call.ARRAY, Call.TENSOR, Call.SLIDING_WINDOW),
+    RuntimeName.ONNX: (Call.TENSOR, Call.SLIDING_WINDOW),
+    RuntimeName.TENSORFLOW: (Call.TENSOR, Call.SLIDING_WINDOW),
+    RuntimeName.SKLEARN: (Call.VOXELS,),
+    RuntimeName.XGBOOST: (Call.VOXELS,),
+    RuntimeName.MONAI_BUNDLE: (),
+}
+"""The calls of each runtime, its default first. A runtime without any does everything by itself."""
+
+
+class Normalisation(StrEnum):
+    NONE = "none"
+    """Values stay as they are, after the window."""
+    UNIT_RANGE = "unit_range"
+    """The window, or the volume's least and greatest value, becomes 0 to 1."""
+    Z_SCORE = "z_score"
+    """Less the volume's own mean, over its own standard deviation, both after the window."""
+    MEAN_STD = "mean_std"
+    """Less `mean`, over `std`: what the training data had."""
+
+
+class Blending(StrEnum):
+    GAUSSIAN = "gaussian"
+    """A patch counts most in its middle."""
+    CONSTANT = "constant"
+
+
+class Precision(StrEnum):
+    AUTO = "auto"
+    """float16 on a GPU, float32 on a CPU."""
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+
+class Activation(StrEnum):
+    NONE = "none"
+    SIGMOID = "sigmoid"
+    SOFTMAX = "softmax"
+
+
+class Decision(StrEnum):
+    AUTO = "auto"
+    """Whole numbers are labels; one output more than there are structures is `argmax`; as many are `threshold`."""
+    ARGMAX = "argmax"
+    """A voxel belongs to the output with the greatest score; output 0 is the background unless it is mapped."""
+    THRESHOLD = "threshold"
+    """Each output for itself: above `threshold` is in the structure."""
+    LABELS = "labels"
+    """The values themselves are labels; 0 is the background."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Window = Annotated[tuple[float, float], Field(description="[low, high]")]
+
+
+class ChannelPreprocessing(_Section):
+    """What one channel gets instead of what all get."""
+
+    intensity_window: Window | None = Field(None, description="[low, high]; values outside become the nearer one.")
+    normalisation: Normalisation = Field(Normalisation.NONE, description="How values are scaled after the window.")
+    mean: float = Field(0.0, description="For `mean_std`.")
+    std: float = Field(1.0, gt=0, description="For `mean_std`.")
+
+    @field_validator("intensity_window")
+    @classmethod
+    def _window_rises(cls, window: Window | None) -> Window | None:
+        if window is not None and window[0] >= window[1]:
+            raise ValueError(f"[{window[0]:g}, {window[1]:g}] is no window; give the lower value first")
+        return window
+
+
+class Preprocessing(ChannelPreprocessing):
+    """From the volumes as sent to what the model gets."""
+
+    channel_order: tuple[str, ...] = Field(
+        (), description="ChannelIDs in the order in which the model takes them; the order of the family if left out."
+    )
+    channels: dict[str, ChannelPreprocessing] = Field(
+        {}, description="By ChannelID: window and normalisation of a channel that is not like the others."
+    )
+    orientation: str | None = Field(
+        None,
+        description="Where x, y and z of the model's array point to, as in ITK: LPS, RAS, … As sent if left out. "
+        "Axes are reordered and turned around, never interpolated.",
+    )
+    spacing: tuple[float, float, float] | None = Field(
+        None,
+        description="[x, y, z] in millimetres that volumes are resampled to, after orientation; as sent if left out.",
+    )
+    outside: float | None = Field(
+        None, description="Value of what lies outside a volume; the lowest value of that volume if left out."
+    )
+
+    @field_validator("orientation")
+    @classmethod
+    def _is_an_orientation(cls, letters: str | None) -> str | None:
+        if letters is None:
+            return None
+        letters = letters.upper()
+        if len(letters) != 3 or any(len(set(letters) & set(pair)) != 1 for pair in ("LR", "AP", "IS")):
+            raise ValueError(
+                f"{letters!r} is no orientation; give one letter each of LR, AP and IS, such as LPS or RAS"
+            )
+        return letters
+
+    @field_validator("spacing")
+    @classmethod
+    def _spacing_is_positive(cls, spacing: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
+        if spacing is not None and min(spacing) <= 0:
+            raise ValueError("a spacing is above zero millimetres")
+        return spacing
+
+    def of_channel(self, channel_id: str) -> ChannelPreprocessing:
+        """What the channel gets."""
+        return self.channels.get(channel_id, self)
+
+
+class Inference(_Section):
+    """The run of the model itself."""
+
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto, cpu, cuda or cuda:N. `auto` is a GPU where there is one, and the CPU for `call: array`. A "
+        "GPU that is asked for and not there is an error.",
+    )
+    precision: Precision = Field(Precision.AUTO, description="Of the network's arithmetic (PyTorch's autocast).")
+    patch: tuple[int, int, int] | None = Field(
+        None, description="[depth, height, width] of a patch in voxels, for `sliding_window`."
+    )
+    overlap: float = Field(0.25, ge=0, le=0.9, description="Share of a patch that overlaps the next one.")
+    blending: Blending = Field(Blending.GAUSSIAN, description="How overlapping patches are put together.")
+    batch: int = Field(1, ge=1, le=64, description="Patches in one call.")
+    flips: tuple[Axis, ...] = Field(
+        (), description="Axes to flip for the test-time average: the model sees every combination of them."
+    )
+
+    @field_validator("patch")
+    @classmethod
+    def _patch_is_positive(cls, patch: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+        if patch is not None and not all(1 <= length <= 4096 for length in patch):
+            raise ValueError("a patch is 1 to 4096 voxels long on each axis")
+        return patch
+
+    @field_validator("flips")
+    @classmethod
+    def _flips_differ(cls, flips: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        if len(set(flips)) != len(flips):
+            raise ValueError("an axis is named twice")
+        return flips
+
+
+class Cleanup(_Section):
+    """What is done to each mask on its own grid, in this order."""
+
+    fill_holes: bool = Field(False, description="Fill what a mask encloses entirely.")
+    largest_component: bool = Field(False, description="Keep the largest connected piece only (26 neighbours).")
+    minimum_volume_mm3: float = Field(0.0, ge=0, description="Drop connected pieces smaller than this.")
+
+
+class Postprocessing(Cleanup):
+    """From the model's answer to masks."""
+
+    activation: Activation = Field(Activation.NONE, description="Applied to scores before the decision.")
+    decision: Decision = Field(Decision.AUTO, description="How scores become masks.")
+    threshold: float = Field(0.5, description="For `threshold`, after the activation.")
+    structures: dict[str, Cleanup] = Field(
+        {}, description="By structure ID or name: what a structure gets that is not like the others."
+    )
+
+
+class ModelOptions(_Section):
+    """All options of a model version."""
+
+    call: Call | None = Field(None, description="How the model is called; the runtime's own way if left out.")
+    class_arguments: dict[str, Any] = Field({}, description="Keyword arguments of the class of a state_dict.")
+    preprocessing: Preprocessing = Preprocessing()
+    inference: Inference = Inference()
+    postprocessing: Postprocessing = Postprocessing()
+    features: tuple[str, ...] = Field(
+        (),
+        description=f"For `voxels`: the columns of a row, in order, of {', '.join(FEATURES)}; all but the first two "
+        "with a scale in millimetres, such as gaussian:2. `position` is three columns, patient x, y, z.",
+    )
+    mapping: dict[str, int | tuple[int, ...]] = Field(
+        {},
+        description="By structure ID or name: its output or label value, or several that make it up. If left out, "
+        "labels 1, 2, … (or outputs, in their order) are the structures in theirs.",
+    )
+    ignored_outputs: tuple[int, ...] | Literal["rest"] = Field(
+        (),
+        description="Outputs or label values that belong to no structure; `rest` for all that mapping does not name.",
+    )
+    bundle: dict[str, Any] = Field({}, description="For `monai_bundle`: entries of its configuration to override.")
+
+    @field_validator("features")
+    @classmethod
+    def _features_are_known(cls, features: tuple[str, ...]) -> tuple[str, ...]:
+        for feature in features:
+            split_feature(feature)
+        return features
+
+    @field_validator("mapping")
+    @classmethod
+    def _outputs_are_possible(cls, mapping: dict[str, Any]) -> dict[str, Any]:
+        for name, outputs in mapping.items():
+            for output in (outputs,) if isinstance(outputs, int) else outputs:
+                if not 0 <= output < MOST_OUTPUTS:
+                    raise ValueError(f"{output} of {name!r} is no output; they are 0 to {MOST_OUTPUTS - 1}")
+        return mapping
+
+    @model_validator(mode="after")
+    def _patch_and_call_agree(self) -> "ModelOptions":
+        if self.call is Call.SLIDING_WINDOW and self.inference.patch is None:
+            raise ValueError("call: sliding_window needs inference.patch, the patch that the model was trained with")
+        if self.inference.patch is not None and self.call is not Call.SLIDING_WINDOW:
+            raise ValueError("inference.patch is for call: sliding_window; set that call, or leave the patch out")
+        if self.call is Call.ARRAY:
+            scaled = [self.preprocessing, *self.preprocessing.channels.values()]
+            if any(item.normalisation is not Normalisation.NONE for item in scaled):
+                raise ValueError("call: array gives whole numbers, which a normalisation does not leave; use tensor")
+            if self.inference.flips or self.postprocessing.activation is not Activation.NONE:
+                raise ValueError("call: array takes the model's own masks; flips and activation are for tensor")
+        if self.features and self.call not in {None, Call.VOXELS}:
+            raise ValueError("features are for call: voxels")
+        return self
+
+
+def split_feature(feature: str) -> tuple[str, float]:
+    """Its kind and its scale in millimetres, 0 for those without.
+
+    Raises ValueError.
+    """
+    kind, colon, scale = feature.partition(":")
+    if kind not in FEATURES:
+        raise ValueError(f"there is no feature {feature!r}{_did_you_mean(kind, FEATURES)}")
+    if (kind in {"intensity", "position"}) == bool(colon):
+        raise ValueError(f"{kind!r} takes {'no scale' if colon else 'a scale in millimetres, such as ' + kind + ':2'}")
+    if not colon:
+        return kind, 0.0
+    try:
+        millimetres = float(scale)
+    except ValueError:
+        millimetres = 0.0
+    if not 0 < millimetres <= 100:
+        raise ValueError(f"the scale of {feature!r} is not above 0 and up to 100 millimetres")
+    return kind, millimetres
+
+
+def model_options(
+    runtime: str,
+    given: Mapping[str, Any],
+    structures: Sequence[Structure] = (),
+    channels: Sequence[InputChannel] = (),
+) -> ModelOptions:
+    """The options `given` for a runtime, complete: `call` is set where the runtime has one.
+
+    Structures and channels are those that names in the options may refer to.
+
+    Raises:
+        InvalidModel: with a sentence for every fault.
+    """
+    try:
+        options = ModelOptions.model_validate(given)
+    except ValidationError as error:
+        faults = "; ".join(_sentence(fault) for fault in error.errors())
+        raise InvalidModel(
+            f"The options cannot be used: {faults}. docs/model-options.md describes them all."
+        ) from error
+    calls = CALLS.get(runtime, ())
+    if options.call is None and calls:
+        options = options.model_copy(update={"call": calls[0]})
+        options = ModelOptions.model_validate(options.model_dump(exclude_unset=True) | {"call": calls[0]})
+    elif options.call is not None and options.call not in calls:
+        there = f"there is {', '.join(calls)}" if calls else "it decides that itself; leave call out"
+        raise InvalidModel(
+            f"The options cannot be used: the {runtime} runtime has no call {options.call.value}; {there}."
+        )
+    if options.call is Call.VOXELS and not options.features:
+        raise InvalidModel(
+            "The options cannot be used: call: voxels needs features, the columns of a row in the training's order."
+        )
+    _check_names(options, structures, channels)
+    return options
+
+
+def _check_names(options: ModelOptions, structures: Sequence[Structure], channels: Sequence[InputChannel]) -> None:
+    names = [name for structure in structures for name in (structure.structure_id, structure.name) if name]
+    identifiers = [channel.channel_id for channel in channels]
+    order = options.preprocessing.channel_order
+    for what, used, known in (
+        ("structure", [*options.mapping, *options.postprocessing.structures], names),
+        ("channel", [*order, *options.preprocessing.channels], identifiers),
+    ):
+        for name in used:
+            if known and name not in known:
+                raise InvalidModel(
+                    f"The options cannot be used: the model has no {what} {name!r}{_did_you_mean(name, known)}; "
+                    f"it has {', '.join(dict.fromkeys(known))}."
+                )
+    if order and identifiers and sorted(order) != sorted(identifiers):
+        raise InvalidModel(
+            f"The options cannot be used: channel_order names {', '.join(order)}, but the model has "
+            f"{', '.join(identifiers)}; name each once."
+        )
+    if options.mapping and structures:
+        missing = [
+            structure.name
+            for structure in structures
+            if not {structure.structure_id, structure.name} & {*options.mapping}
+        ]
+        if missing:
+            raise InvalidModel(
+                f"The options cannot be used: mapping names no output for {', '.join(missing)}; name one for each."
+            )
+
+
+def _sentence(fault: Any) -> str:
+    place = ".".join(
+        str(part) for part in fault["loc"] if not str(part).startswith(("tuple[", "literal[", "function-"))
+    )
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        section: Any = ModelOptions
+        for part in fault["loc"][:-1]:
+            section = _annotation(section, str(part))
+        message = f"there is no such option{_did_you_mean(str(fault['loc'][-1]), list(section.model_fields))}"
+    return f"{place}: {message}" if place else message
+
+
+def _annotation(section: Any, part: str) -> Any:
+    """The section that `part` of a location leads to: a field's own, or that of a mapping's values."""
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        annotation = section.model_fields[part].annotation
+        return annotation if isinstance(annotation, type) else get_args(annotation)[-1]
+    return section
+
+
+def _did_you_mean(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]!r}?" if close else ""

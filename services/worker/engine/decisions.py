@@ -1,0 +1,200 @@
+"""Which voxels belong to which structure: scores or labels to one bit per structure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from services.core.errors import ModelFailed
+from services.core.model_options import MOST_OUTPUTS, Activation, Decision, ModelOptions
+from services.worker.masks import BITS, plane_count
+from services.worker.runtimes.base import StructureSpec
+
+Outputs = tuple[tuple[int, ...], ...]
+"""Per structure, the outputs or labels that make it up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decider:
+    """How one model's outputs become masks; made once its first answer has shown what they are."""
+
+    decision: Decision
+    activation: Activation
+    threshold: float
+    outputs: Outputs
+    any_label: bool
+    """One structure and no mapping: whatever label is not zero is it."""
+    ignored: frozenset[int] | None
+    """Labels that belong to no structure; None: all that are not mapped."""
+    structures: tuple[StructureSpec, ...]
+
+    def bits(self, outputs: Tensor) -> NDArray[np.uint8]:
+        """Planes of bits, as `Masks` has them, of outputs with the shape (outputs, depth, height, width).
+
+        Raises ModelFailed for NaN, and for a label that is nobody's.
+        """
+        if outputs.is_floating_point():
+            refuse_nan(outputs)
+        if self.decision is Decision.THRESHOLD:
+            return self._above_threshold(outputs)
+        if self.decision is Decision.ARGMAX:
+            labels = outputs.argmax(dim=0)
+            count = outputs.shape[0]
+        else:
+            labels, count = self._checked_labels(outputs[0])
+        return _on_cpu(self._table(count, labels.device)[:, labels])
+
+    def _above_threshold(self, outputs: Tensor) -> NDArray[np.uint8]:
+        if self.activation is Activation.SIGMOID:
+            outputs = outputs.sigmoid()
+        elif self.activation is Activation.SOFTMAX:
+            outputs = outputs.softmax(dim=0)
+        planes = torch.zeros(
+            (plane_count(len(self.outputs)), *outputs.shape[1:]), dtype=torch.uint8, device=outputs.device
+        )
+        for structure, members in enumerate(self.outputs):
+            plane, bit = divmod(structure, BITS)
+            for output in members:
+                above = outputs[output] if outputs.dtype == torch.bool else outputs[output] > self.threshold
+                planes[plane] |= above.to(torch.uint8) << bit
+        return _on_cpu(planes)
+
+    def _checked_labels(self, values: Tensor) -> tuple[Tensor, int]:
+        labels = values.long()
+        if values.is_floating_point() and bool((labels != values).any()):
+            raise ModelFailed(
+                "The model's labels are not whole numbers, so they seem to be scores; set the option "
+                "postprocessing.decision to threshold or argmax."
+            )
+        least, greatest = (int(edge) for edge in torch.aminmax(labels))
+        if least < 0 or greatest >= MOST_OUTPUTS:
+            raise ModelFailed(
+                f"The model returned labels from {least} to {greatest}; they have to lie in 0 to {MOST_OUTPUTS - 1}."
+            )
+        if not self.any_label and self.ignored is not None:
+            known = {0, *self.ignored, *(output for members in self.outputs for output in members)}
+            present = torch.bincount(labels.flatten(), minlength=greatest + 1).nonzero()[:, 0].tolist()
+            if foreign := sorted(set(present) - known):
+                raise ModelFailed(
+                    f"The model returned the labels {_listed(foreign)}, which belong to no structure; it has "
+                    f"{_named(self.structures, self.outputs)}. Declare a structure for each, map them, or name them in "
+                    "ignored_outputs."
+                )
+        return labels, greatest + 1
+
+    def _table(self, count: int, device: torch.device) -> Tensor:
+        """For each plane, the bits of every label below `count`."""
+        table = np.zeros((plane_count(len(self.outputs)), count), np.uint8)
+        for structure, members in enumerate(self.outputs):
+            plane, bit = divmod(structure, BITS)
+            for label in range(1, count) if self.any_label else members:
+                if label < count:
+                    table[plane, label] |= 1 << bit
+        return torch.from_numpy(table).to(device)
+
+
+def decider(
+    options: ModelOptions,
+    structures: Sequence[StructureSpec],
+    outputs: int,
+    *,
+    whole_numbers: bool,
+    boolean: bool = False,
+) -> Decider:
+    """How a model with that many `outputs` is decided.
+
+    Raises ModelFailed when outputs and structures do not fit each other; it names both.
+    """
+    wanted = options.postprocessing
+    mapped = _mapped(options, structures)
+    decision = wanted.decision
+    if decision is Decision.AUTO:
+        decision = _usual_decision(mapped, len(structures), outputs, labels=whole_numbers and not boolean)
+    threshold = wanted.threshold if wanted.decision is Decision.THRESHOLD or not whole_numbers else 0.0
+    if decision is Decision.LABELS:
+        if outputs != 1:
+            raise ModelFailed(
+                f"The model returned {outputs} outputs; labels are one. Set postprocessing.decision to argmax."
+            )
+        any_label = mapped is None and len(structures) == 1
+        members = mapped or tuple((structure + 1,) for structure in range(len(structures)))
+        ignored = None if options.ignored_outputs == "rest" else frozenset(options.ignored_outputs)
+        return Decider(decision, wanted.activation, threshold, members, any_label, ignored, tuple(structures))
+    first = 1 if decision is Decision.ARGMAX and outputs == len(structures) + 1 else 0
+    members = mapped or tuple((structure + first,) for structure in range(len(structures)))
+    _check_all_used(options, structures, members, outputs, background=decision is Decision.ARGMAX)
+    return Decider(decision, wanted.activation, threshold, members, False, frozenset(), tuple(structures))
+
+
+def _usual_decision(mapped: Outputs | None, structures: int, outputs: int, *, labels: bool) -> Decision:
+    if outputs == 1 and labels:
+        return Decision.LABELS
+    if mapped is not None:
+        return Decision.THRESHOLD if outputs == 1 else Decision.ARGMAX
+    return Decision.ARGMAX if outputs == structures + 1 else Decision.THRESHOLD
+
+
+def _mapped(options: ModelOptions, structures: Sequence[StructureSpec]) -> Outputs | None:
+    if not options.mapping:
+        return None
+    members = []
+    for structure in structures:
+        key = structure.structure_id if structure.structure_id in options.mapping else structure.name
+        if key not in options.mapping:
+            raise ModelFailed(f"The option mapping names no output for the structure {structure.name!r}; name one.")
+        value = options.mapping[key]
+        members.append((value,) if isinstance(value, int) else tuple(value))
+    return tuple(members)
+
+
+def _check_all_used(
+    options: ModelOptions, structures: Sequence[StructureSpec], members: Outputs, outputs: int, *, background: bool
+) -> None:
+    lacking = [
+        structure.name
+        for structure, its in zip(structures, members, strict=True)
+        if any(output >= outputs for output in its)
+    ]
+    used = {output for its in members for output in its} | ({0} if background else set())
+    rest = options.ignored_outputs == "rest"
+    spare = [] if rest else sorted(set(range(outputs)) - used - set(options.ignored_outputs))
+    if not lacking and not spare:
+        return
+    faults = []
+    if lacking:
+        faults.append(f"no output for {', '.join(lacking)}")
+    if spare:
+        faults.append(f"{'output' if len(spare) == 1 else 'outputs'} {_listed(spare)} without a structure")
+    raise ModelFailed(
+        f"The model returned {outputs} {'output' if outputs == 1 else 'outputs'} for "
+        f"{_named(structures, members)}: {' and '.join(faults)}. Declare a structure for each output, name each "
+        "structure's output in mapping, or name the others in ignored_outputs."
+    )
+
+
+def _named(structures: Sequence[StructureSpec], members: Outputs) -> str:
+    pairs = zip(structures, members, strict=True)
+    return ", ".join(f"{structure.name!r} ({'+'.join(map(str, its))})" for structure, its in pairs)
+
+
+def _listed(numbers: Sequence[int], most: int = 8) -> str:
+    more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
+    return ", ".join(map(str, numbers[:most])) + more
+
+
+def refuse_nan(outputs: Tensor) -> None:
+    """Raises ModelFailed where there is any."""
+    not_numbers = torch.isnan(outputs)
+    if bool(not_numbers.any()):
+        raise ModelFailed(
+            f"The model returned NaN in {int(not_numbers.sum())} voxels; it has to return zero or non-zero numbers "
+            "everywhere."
+        )
+
+
+def _on_cpu(planes: Tensor) -> NDArray[np.uint8]:
+    array: NDArray[np.uint8] = planes.cpu().numpy()
+    return array

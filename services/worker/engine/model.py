@@ -1,0 +1,194 @@
+"""A model of any library with everything around it: volumes in, masks out."""
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from services.core.errors import ModelFailed
+from services.core.model_options import Call, ModelOptions
+from services.core.volumes import Volume
+from services.worker.engine.answers import outputs_of
+from services.worker.engine.cleanup import clean, cleanup_of
+from services.worker.engine.decisions import Decider, decider, refuse_nan
+from services.worker.engine.grids import Grid, relabelling
+from services.worker.engine.predictor import Predictor
+from services.worker.engine.preprocessing import ModelInput, Start, model_input, order_of_channels
+from services.worker.engine.resampling import resampled
+from services.worker.engine.windows import blended, patch_starts
+from services.worker.masks import Box, Masks, plane_count
+from services.worker.runtimes.base import ModelSpec, Watch
+
+DECISION_VOXELS = 2**22
+"""Decided at once where a model answers for a whole volume."""
+
+HALF = 0.5 - 1e-4
+"""A resampled mask is where its interpolated value is at least a half; rounding must not tell neighbours apart."""
+
+AXES = {"depth": -3, "height": -2, "width": -1}
+
+
+class EngineModel:
+    """A `LoadedModel` around a predictor."""
+
+    def __init__(self, spec: ModelSpec, options: ModelOptions, predictor: Predictor) -> None:
+        """`options` with `call` set.
+
+        Raises ModelFailed when the spec declares no structure.
+        """
+        if not spec.structures:
+            raise ModelFailed("The model declares no structure, so its result has nowhere to go; declare at least one.")
+        self._structures = spec.structures
+        self._options = options
+        self._predictor = predictor
+        axes = [AXES[axis] for axis in options.inference.flips]
+        self._flips = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
+
+    def segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> None:
+        """Raises ModelFailed or InvalidModelInput, or whatever the model raises."""
+        options = self._options
+        order = order_of_channels(options, [volume.channel_id for volume in volumes])
+        with torch.inference_mode():
+            data = model_input(options, [volumes[position] for position in order], self._predictor.device)
+            canvas = self._direct_canvas(data.grid, volumes, masks)
+            direct = canvas is not None
+            if canvas is None:
+                planes = np.zeros((plane_count(len(self._structures)), *data.grid.shape), np.uint8)
+                canvas = Masks([planes], [0] * len(self._structures))
+            self._draw(data, canvas, watch)
+            if not direct:
+                self._bring_back(canvas, data.grid, volumes, masks)
+        for index, structure in enumerate(self._structures):
+            volume_mm3 = volumes[structure.channel_index].geometry.voxel_volume_mm3
+            clean(masks, index, cleanup_of(options, structure), volume_mm3)
+        watch.report(1.0)
+
+    def _direct_canvas(self, grid: Grid, volumes: Sequence[Volume], masks: Masks) -> Masks | None:
+        """The result's own bytes, where they are the model's voxels in whatever order: then nothing has to be moved."""
+        channels = {structure.channel_index for structure in self._structures}
+        if len(channels) != 1:
+            return None
+        [channel] = channels
+        same = relabelling(Grid.of_volume(volumes[channel]), grid)
+        return None if same is None else Masks([same.view(masks.planes[channel])], [0] * len(masks))
+
+    def _bring_back(self, canvas: Masks, grid: Grid, volumes: Sequence[Volume], masks: Masks) -> None:
+        """Each structure to the grid of its channel."""
+        for index, structure in enumerate(self._structures):
+            target = Grid.of_volume(volumes[structure.channel_index])
+            same = relabelling(grid, target)
+            if same is not None:
+                masks.put(index, same.view(canvas.get(index)))
+                continue
+            index_map = grid.from_index_of(target)
+            mask = torch.from_numpy(canvas.get(index)).to(self._predictor.device).float()
+            for first, stop, values in resampled(mask[None], index_map, target.shape, outside=0.0):
+                box = (slice(first, stop), slice(0, target.shape[1]), slice(0, target.shape[2]))
+                masks.put(index, (values[0] >= HALF).cpu().numpy(), box)
+
+    # --- The run -------------------------------------------------------------------------------------------------
+
+    def _draw(self, data: ModelInput, canvas: Masks, watch: Watch) -> None:
+        """Ask the model, and draw its answer onto the canvas, which lies on the model's grid."""
+        plane = canvas.planes[0]
+        for box, bits in self._decided(data, watch):
+            plane[(slice(None), *box)] = bits
+
+    def _decided(self, data: ModelInput, watch: Watch) -> Iterator[tuple[Box, NDArray[np.uint8]]]:
+        decided: Decider | None = None
+        for box, outputs in self._outputs(data, watch):
+            if decided is None:
+                decided = self._decider(outputs)
+            yield box, decided.bits(outputs)
+
+    def _decider(self, outputs: Tensor) -> Decider:
+        whole = not outputs.is_floating_point()
+        return decider(
+            self._options, self._structures, outputs.shape[0], whole_numbers=whole, boolean=outputs.dtype == torch.bool
+        )
+
+    def _outputs(self, data: ModelInput, watch: Watch) -> Iterator[tuple[Box, Tensor]]:
+        """Boxes that make up the model's grid, each with its outputs (outputs, depth, height, width)."""
+        match self._options.call:
+            case Call.SLIDING_WINDOW:
+                yield from self._by_patches(data, watch)
+            case Call.TENSOR:
+                whole = data.patch((0, 0, 0), data.grid.shape)[None]
+                yield from _in_slabs(self._asked(whole)[0])
+            case Call.ARRAY:
+                yield from _in_slabs(self._asked_as_array(data)[0])
+            case Call.VOXELS | None:
+                raise NotImplementedError
+
+    def _by_patches(self, data: ModelInput, watch: Watch) -> Iterator[tuple[Box, Tensor]]:
+        inference = self._options.inference
+        patch = inference.patch or data.grid.shape
+        done = 0
+        total = int(np.prod([len(starts) for starts in patch_starts(data.grid.shape, patch, inference.overlap)]))
+
+        def score(starts: Sequence[Start]) -> Tensor:
+            nonlocal done
+            outputs = self._asked(torch.stack([data.patch(start, patch) for start in starts]))
+            if not outputs.is_floating_point():
+                raise ModelFailed(
+                    "The model returned whole numbers, and patches of labels cannot be blended; set the option call to "
+                    "tensor, or have the model return a score per output."
+                )
+            done += len(starts)
+            watch.report(done / total)
+            return outputs
+
+        yield from blended(
+            data.grid.shape,
+            patch,
+            inference.overlap,
+            inference.blending,
+            inference.batch,
+            score,
+            self._predictor.device,
+        )
+
+    def _asked(self, batch: Tensor) -> Tensor:
+        """The model's outputs for a batch, averaged over the flips."""
+        total: Tensor = torch.zeros((), device=batch.device)
+        shape = (batch.shape[2], batch.shape[3], batch.shape[4])
+        for axes in self._flips:
+            answer = self._predictor(batch.flip(axes) if axes else batch)
+            outputs = outputs_of(answer, batch.shape[0], shape, self._structures)
+            if len(self._flips) == 1:
+                return outputs
+            if not outputs.is_floating_point():
+                raise ModelFailed(
+                    "The model returned whole numbers, of which there is no average over flips; leave flips out."
+                )
+            outputs = outputs.flip(axes) if axes else outputs
+            total = total + outputs
+        return total / len(self._flips)
+
+    def _asked_as_array(self, data: ModelInput) -> Tensor:
+        """SegInt-R's convention: the first channel in whole numbers, the model's masks or labels back."""
+        [first, *_] = data.channels
+        values = first.voxels
+        if values.is_floating_point():
+            values = values.round()
+        voxels = first.scaling.apply(values.float()) if first.scaling.low is not None else values
+        volume = voxels.to(torch.int32)  # a copy: the model may change it
+        asked = volume if getattr(self._predictor, "takes_tensor", False) else volume.cpu().numpy()
+        outputs = outputs_of(self._predictor(asked), 1, data.grid.shape, self._structures)
+        if outputs.shape[1] != len(self._structures) or self._options.mapping:
+            return outputs  # labels
+        if outputs.is_floating_point():
+            refuse_nan(outputs)
+        return outputs != 0  # a mask each: whatever is not zero, also where a network returns floats
+
+
+def _in_slabs(outputs: Tensor) -> Iterator[tuple[Box, Tensor]]:
+    """A whole volume's outputs, some slices at a time."""
+    _, depth, height, width = outputs.shape
+    step = max(1, DECISION_VOXELS // (height * width * max(1, outputs.shape[0])))
+    for first in range(0, depth, step):
+        stop = min(first + step, depth)
+        yield (slice(first, stop), slice(0, height), slice(0, width)), outputs[:, first:stop]

@@ -1,0 +1,72 @@
+"""The masks of one job. Structures on one grid share its bytes, a bit each, so that many cost little memory."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.core.volumes import Shape
+
+Box = tuple[slice, slice, slice]
+"""Part of a grid: ranges of depth, height and width, with both ends given."""
+
+BITS = 8
+
+
+def plane_count(structures: int) -> int:
+    """How many bytes a voxel takes for that many structures."""
+    return -(-structures // BITS)
+
+
+class Masks:
+    """One mask per structure, in declared order, each on the grid of its input channel.
+
+    `planes[channel]`: uint8, shape (planes, depth, height, width); the structures of that channel are its bits, in
+    their order, eight to a plane, the lowest first.
+    """
+
+    def __init__(self, planes: Sequence[NDArray[np.uint8]], channel_of: Sequence[int]) -> None:
+        """`channel_of`: per structure, the position of its channel in `planes`."""
+        self.planes = planes
+        self.channel_of = tuple(channel_of)
+        counts = [0] * len(planes)
+        self._place: list[tuple[int, int]] = []
+        for channel in self.channel_of:
+            self._place.append(divmod(counts[channel], BITS))
+            counts[channel] += 1
+
+    def __len__(self) -> int:
+        return len(self.channel_of)
+
+    def shape(self, structure: int) -> Shape:
+        """(depth, height, width) of that structure's mask."""
+        _, depth, height, width = self.planes[self.channel_of[structure]].shape
+        return depth, height, width
+
+    def on_channel(self, channel: int) -> list[int]:
+        """The structures whose masks lie on that channel's grid, in the order of their bits."""
+        return [structure for structure, its in enumerate(self.channel_of) if its == channel]
+
+    def put(self, structure: int, mask: NDArray[Any], box: Box | None = None) -> None:
+        """Make the structure's mask, or the part of it in `box`, 1 where `mask` is not zero, and 0 elsewhere.
+
+        Raises ValueError when `mask` has another shape than that part.
+        """
+        part, bit = self._part(structure, box)
+        if mask.shape != part.shape:
+            raise ValueError(f"a mask of shape {mask.shape} for a part of shape {part.shape}")
+        np.bitwise_and(part, np.uint8(~(1 << bit) & 0xFF), out=part)
+        bits = np.not_equal(mask, 0).view(np.uint8)
+        np.bitwise_or(part, np.left_shift(bits, np.uint8(bit), out=bits), out=part)
+
+    def get(self, structure: int, box: Box | None = None, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """The structure's mask, or the part of it in `box`, as a copy of 0 and 1; in `out` where that is given."""
+        part, bit = self._part(structure, box)
+        shifted = np.right_shift(part, np.uint8(bit), out=out)
+        return np.bitwise_and(shifted, np.uint8(1), out=shifted)
+
+    def _part(self, structure: int, box: Box | None) -> tuple[NDArray[np.uint8], int]:
+        plane, bit = self._place[structure]
+        whole = self.planes[self.channel_of[structure]][plane]
+        return (whole if box is None else whole[box]), bit
