@@ -1,8 +1,8 @@
 """`segint models`: what a server offers, and administration of a catalogue: import, attach, export."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,9 @@ from services.core.errors import InvalidModel, InvalidParameter, MalformedMessag
 if TYPE_CHECKING:
     from services.core.catalogue import CatalogueEntry, ModelVersion
     from services.core.model_library import ImportReport, ModelLibrary
+
+CHECK_LIMIT_SECONDS = 300
+"""For loading, and for running, of a dry run."""
 
 models = typer.Typer(
     name="models",
@@ -99,7 +102,7 @@ def import_family(
 def attach(
     model_id: Annotated[str, typer.Argument(help="The version, as `segint models list --all` names it.")],
     *,
-    runtime: Annotated[str, typer.Option(help="What runs it: pytorch, phantom.")],
+    runtime: Annotated[str, typer.Option(help="What runs it: `segint models runtimes` lists them.")],
     file: Annotated[Path | None, typer.Option(help="The model file.", show_default=False)] = None,
     module: Annotated[
         Path | None, typer.Option(help="Python module that the model's class is in.", show_default=False)
@@ -112,23 +115,35 @@ def attach(
     ] = False,
     option: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Setting of the runtime; VALUE as JSON, else text. May be repeated."),
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="One option, such as inference.device=cuda; VALUE as JSON, else text. May be repeated.",
+        ),
+    ] = None,
+    options_file: Annotated[
+        Path | None,
+        typer.Option("--options", metavar="FILE", help="Options as YAML; docs/model-options.md.", show_default=False),
     ] = None,
     time_limit: Annotated[
         int | None, typer.Option(metavar="SECONDS", min=1, help="Longest run on one job.", show_default=False)
     ] = None,
+    no_check: Annotated[bool, typer.Option("--no-check", help="Attach without trying the model first.")] = False,
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what runs a model version. Clients see a version once it has something to run.
+    """Say what runs a model version, after it has run on a tiny volume. Clients see it from then on.
 
-    Example: segint models attach 7 --runtime pytorch --file unet.pt --option threshold=0.4
+    Example: segint models attach 7 --runtime pytorch --file unet.pt --options unet.yaml
     """
     with faults_as_one_line(as_json):
-        options = parse_options(option or ())
+        from services.client.model_check import DryRun
+        from services.client.model_options_file import read_options
+
+        options = read_options(options_file, option or ())
         for path in (file, module):
             if path is not None and not path.is_file():
                 raise InvalidModel(f"{path} is not a file; name the one to attach.")
+        check = None if no_check else DryRun(time_limit or CHECK_LIMIT_SECONDS)
         with _library(data_dir) as library:
             entry = library.attach(
                 model_id,
@@ -139,11 +154,37 @@ def attach(
                 allow_pickle=allow_pickle,
                 options=options,
                 time_limit_seconds=time_limit,
+                check=check,
             )
+        report = None if check is None else check.report
         if as_json:
-            print_json(_describe_entry(entry))
+            print_json(_describe_entry(entry) | {"check": None if report is None else asdict(report)})
             return
         print_text(f"model {model_id} of {entry.family_name} now runs on {runtime}")
+        if report is not None:
+            talk().print(
+                f"Tried on a tiny volume: loaded in {report.load_seconds:.1f} s, ran in {report.run_seconds:.1f} s, "
+                f"takes {report.memory_bytes / 1024**2:.0f} MiB.",
+                markup=False,
+            )
+            for note in report.notes:
+                talk().print(note, markup=False)
+
+
+@models.command("runtimes")
+def list_runtimes(as_json: JsonFlag = False) -> None:
+    """List what can run models, and what is missing on this machine.
+
+    Example: segint models runtimes
+    """
+    from services.client.model_check import runtimes
+
+    with faults_as_one_line(as_json):
+        found = runtimes()
+        if as_json:
+            print_json({"runtimes": [{"name": name, "missing": missing} for name, missing in found.items()]})
+            return
+        print_text(columns(["runtime", "missing here"], [[name, missing or "-"] for name, missing in found.items()]))
 
 
 @models.command()
@@ -179,24 +220,6 @@ def export(
             print_json({"file": str(path), "bytes": len(message)})
             return
         print_text(str(path))
-
-
-def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """KEY=VALUE pairs as a mapping; a value that parses as JSON is that, any other its own text.
-
-    Raises:
-        InvalidParameter: a pair has no key, or no equals sign.
-    """
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not key or not equals:
-            raise InvalidParameter(f"The option «{pair}» is not KEY=VALUE.")
-        try:
-            options[key] = json.loads(value)
-        except ValueError:
-            options[key] = value
-    return options
 
 
 def _library(data_dir: Path | None) -> "ModelLibrary":

@@ -5,7 +5,7 @@ more. An interruption leaves at most an unreferenced file, never a reference to 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +17,8 @@ from services.core.db import volume_identity
 from services.core.db.locks import lock_name
 from services.core.db.session import Database, Session
 from services.core.errors import InvalidModel, ModelUnavailable, RuntimeUnavailable
+from services.core.model_options import model_options
+from services.core.model_spec import ModelSpec, model_spec
 from services.core.wire.catalogue import decode_family, decode_family_json, encode_family
 
 
@@ -30,6 +32,10 @@ class ImportReport:
     """Identifiers that the message names."""
     kept: tuple[str, ...]
     """Identifiers of stored versions that the message does not name; they stay."""
+
+
+Check = Callable[[ModelSpec], None]
+"""Tries a model. Raises InvalidModel or RuntimeUnavailable when it cannot work."""
 
 
 class ModelLibrary:
@@ -79,21 +85,25 @@ class ModelLibrary:
         allow_pickle: bool = False,
         options: Mapping[str, Any] | None = None,
         time_limit_seconds: int | None = None,
+        check: Check | None = None,
     ) -> CatalogueEntry:
         """Make `runtime` with these files what runs the model version, in place of what did.
 
+        A model that fails `check` is not attached, and leaves no file; what ran the version goes on to run it.
+
         Raises:
             ModelUnavailable: there is no such version.
-            RuntimeUnavailable: there is no such runtime.
-            InvalidModel: a file is missing or cannot be read, or the runtime takes none.
+            RuntimeUnavailable: there is no such runtime, or its library is not installed where it is checked.
+            InvalidModel: a file is missing or cannot be read, an option cannot be used, or the check failed.
             StorageFull: the volume has no room for the files.
             StorageAway: the volume is not there, or not the one that this database's jobs are on.
             DatabaseUnavailable: PostgreSQL cannot be reached.
         """
-        self.entry(model_id)
+        version = self.entry(model_id)
         self._require_volume()
         _check_runtime(runtime, file)
         _check_options(options or {})
+        model_options(runtime, options or {}, version.version.structures, version.input_channels)
         if time_limit_seconds is not None and time_limit_seconds <= 0:
             raise InvalidModel(f"A time limit of {time_limit_seconds} seconds ends every run; give at least 1.")
         stored: list[StoredFile] = []
@@ -109,6 +119,8 @@ class ModelLibrary:
                 options=dict(options or {}),
                 time_limit_seconds=time_limit_seconds,
             )
+            if check is not None:
+                check(model_spec(version, attachment, self._blobs.model_path))
             self._database.run(rows.attach, model_id, attachment)
         except BaseException:
             for file_on_volume in stored:

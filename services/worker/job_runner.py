@@ -29,6 +29,7 @@ from services.core.errors import (
     VoxelCountMismatch,
 )
 from services.core.jobs import Claim, JobErrorCode, JobState
+from services.core.model_spec import model_spec
 from services.core.pending_file import PendingFile
 from services.core.settings import Settings
 from services.worker import pipeline
@@ -168,7 +169,7 @@ class JobRunner:
             note=partial(self._note, claim),
             host_started=self._host_started,
         )
-        spec = pipeline.model_spec(entry, entry.attachment, self._blobs)
+        spec = model_spec(entry, entry.attachment, self._blobs.model_path)
         try:
             request = self._blobs.input_path(claim.input_file)
             return pipeline.segment(request, claim.input_sha256, entry, spec, run)

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.core.blobs import Blobs, mapped
-from services.core.catalogue import Attachment, CatalogueEntry, channel_order
+from services.core.blobs import mapped
+from services.core.catalogue import CatalogueEntry, channel_order
 from services.core.errors import AttemptLost, InvalidModelInput, JobError, MalformedMessage
+from services.core.model_spec import ModelSpec
 from services.core.volumes import Volume
 from services.core.wire.model_input import ModelInput, SubmittedVolume, decode_model_input
 from services.core.wire.model_output import encode_model_output
@@ -18,7 +19,6 @@ from services.core.wire.voxels import MASK_LEVEL, check_declared_size, deflate, 
 from services.worker.hosts import ModelHosts
 from services.worker.masks import Masks
 from services.worker.model_host import ModelHost
-from services.worker.runtimes.base import ModelSpec, StructureSpec, module_name_of
 from services.worker.workspace import Workspace
 
 DECODED_PERCENT, LOADED_PERCENT, SEGMENTED_PERCENT, ENCODED_PERCENT = 10, 15, 90, 95
@@ -49,30 +49,6 @@ class Run:
     """Called with what a person should know of the run."""
     host_started: Callable[[ModelHost], None]
     """Called with the host as soon as there is one, even before its model is loaded, so that it can be killed."""
-
-
-def model_spec(entry: CatalogueEntry, attachment: Attachment, blobs: Blobs) -> ModelSpec:
-    """What a model host needs to know of a catalogue entry."""
-    artifact, module = attachment.artifact, attachment.module
-    positions = {channel.channel_id: position for position, channel in enumerate(entry.input_channels)}
-    return ModelSpec(
-        model_id=entry.version.model_id,
-        runtime=attachment.runtime,
-        artifact=blobs.model_path(artifact.name) if artifact else None,
-        artifact_sha256=artifact.sha256 if artifact else None,
-        module=blobs.model_path(module.name) if module else None,
-        module_sha256=module.sha256 if module else None,
-        module_name=module_name_of(module.uploaded_name) if module else None,
-        class_name=attachment.class_name,
-        allow_pickle=attachment.allow_pickle,
-        options=attachment.options,
-        structures=tuple(
-            # A structure linked to no channel of the model lies on the first one's grid.
-            StructureSpec(structure.name, structure.structure_id, positions.get(structure.input_channel_id, 0))
-            for structure in entry.version.structures
-        ),
-        channels=tuple(channel.channel_id for channel in entry.input_channels),
-    )
 
 
 def segment(

@@ -18,6 +18,7 @@ from services.core.errors import (
     SegIntError,
 )
 from services.core.model_library import ImportReport, ModelLibrary
+from services.core.model_spec import ModelSpec
 from services.core.wire.catalogue import decode_family, encode_family
 from services.core.wire.fields import Encoding
 from tests.deployment import SAMPLE_FAMILY, SAMPLE_MODEL, free_port
@@ -161,7 +162,7 @@ def test_everything_that_is_attached_is_told(imported: ModelLibrary, file: Path,
         module=module,
         class_name="Net",
         allow_pickle=True,
-        options={"threshold": 0.5},
+        options={"call": "tensor"},
         time_limit_seconds=17,
     )
     attachment = entry.attachment
@@ -169,7 +170,7 @@ def test_everything_that_is_attached_is_told(imported: ModelLibrary, file: Path,
     assert attachment.artifact is not None
     assert attachment.module is not None
     assert attachment == Attachment(
-        "pytorch", attachment.artifact, attachment.module, "Net", True, {"threshold": 0.5}, 17
+        "pytorch", attachment.artifact, attachment.module, "Net", True, {"call": "tensor"}, 17
     )
     assert (attachment.artifact.uploaded_name, attachment.artifact.size_bytes) == ("model.pt", 7)
     assert attachment.artifact.sha256 == hashlib.sha256(b"weights").hexdigest()
@@ -190,7 +191,7 @@ def test_another_file_takes_the_place_of_the_first_one(imported: ModelLibrary, f
 @pytest.mark.parametrize(
     ("runtime", "files", "error", "said"),
     [
-        ("tensorflow", {}, RuntimeUnavailable, "no runtime «tensorflow»; there are phantom, pytorch"),
+        ("nnunet", {}, RuntimeUnavailable, "no runtime «nnunet»; there are phantom, pytorch"),
         ("", {}, RuntimeUnavailable, "there are phantom"),
         ("phantom", {"file": "model.pt"}, InvalidModel, "leave --file out"),
         ("pytorch", {}, InvalidModel, "needs a model file"),
@@ -219,6 +220,31 @@ def test_what_cannot_work_is_refused_and_leaves_everything_as_it_was(
     # and the model runs as before
     assert imported.entry(SAMPLE_MODEL) == before
     assert model_files(volume) == {b"weights"}
+
+
+def test_options_that_cannot_be_used_are_refused(imported: ModelLibrary, file: Path, volume: Path) -> None:
+    with pytest.raises(InvalidModel, match=r"inference\.overlapp: there is no such option; did you mean 'overlap'\?"):
+        imported.attach(SAMPLE_MODEL, runtime="pytorch", file=file, options={"inference": {"overlapp": 0.5}})
+    assert model_files(volume) == set()
+
+
+def test_a_model_that_fails_its_check_is_not_attached(imported: ModelLibrary, file: Path, volume: Path) -> None:
+    # Given a model that runs, and another whose check fails
+    before = imported.attach(SAMPLE_MODEL, runtime="pytorch", file=file)
+    file.write_bytes(b"other weights")
+    checked = []
+
+    def check(spec: ModelSpec) -> None:
+        assert spec.artifact is not None
+        checked.append((spec.model_id, spec.artifact.read_bytes()))
+        raise InvalidModel("It does not work.")
+
+    # When it is attached, Then it was checked under the name that it would have had, and nothing of it is left
+    with pytest.raises(InvalidModel, match="does not work"):
+        imported.attach(SAMPLE_MODEL, runtime="pytorch", file=file, check=check)
+    assert checked == [(SAMPLE_MODEL, b"other weights")]
+    assert model_files(volume) == {b"weights"}
+    assert imported.entry(SAMPLE_MODEL) == before
 
 
 @pytest.mark.parametrize("seconds", [0, -1])

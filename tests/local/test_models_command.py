@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from services.client.cli import app
 from services.client.local.sample import SAMPLE_FAMILY, ensure_sample
-from services.client.models import parse_options
+from services.client.model_options_file import read_options
 from services.core.errors import InvalidParameter
 from services.core.settings import Settings
 from services.core.wire._pb import Model_pb2
@@ -129,17 +129,96 @@ def test_the_sample_is_added_once_completed_if_interrupted_and_left_alone_after(
     models = Administrator(settings, tmp_path)
     models("import", SAMPLE_FAMILY)  # a start that was killed before it attached
     assert ensure_sample(settings) == (MODEL,)
-    models("attach", MODEL, "--runtime", "phantom", "--option", "size=3")
+    models("attach", MODEL, "--runtime", "phantom", "--option", "inference.batch=3")
     assert ensure_sample(settings) == ()
 
 
 def test_options_are_json_or_their_own_text() -> None:
-    assert parse_options(["a=1", "b=[0.5]", "c=text", "d=x=y", "e="]) == {
+    assert read_options(None, ["a=1", "b=[0.5]", "c=text", "d=x=y", "e=", "f.g=2", "f.h=3"]) == {
         "a": 1,
         "b": [0.5],
         "c": "text",
         "d": "x=y",
         "e": "",
+        "f": {"g": 2, "h": 3},
     }
-    with pytest.raises(InvalidParameter):
-        parse_options(["=1"])
+
+
+def test_single_options_go_over_those_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text("call: tensor\ninference:\n  batch: 2\n  overlap: 0.5\n", encoding="utf-8")
+    assert read_options(file, ["inference.batch=4"]) == {
+        "call": "tensor",
+        "inference": {"batch": 4, "overlap": 0.5},
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "pairs", "said"),
+    [
+        (b"", ["=1"], "is not KEY=VALUE"),
+        (b"call: tensor", ["call.x=1"], "leads into call, which is a value"),
+        (b"- a\n- b", [], "holds no options"),
+        (b"1: 2", [], "holds no options"),
+        (b"a: [1", [], "is not YAML"),
+        (b"a: \xff", [], "is not YAML"),
+        (b"a: !!python/object/apply:os.system [id]", [], "is not YAML"),
+        (b"#" * 2**20 + b"#", [], "larger than"),
+        (None, [], "cannot be read"),
+    ],
+)
+def test_what_is_no_file_of_options_is_refused(
+    tmp_path: Path, content: bytes | None, pairs: list[str], said: str
+) -> None:
+    file = tmp_path / "options.yaml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InvalidParameter, match=said):
+        read_options(file, pairs)
+
+
+# --- Dry runs ------------------------------------------------------------------------------------------------
+
+
+def network(folder: Path, answer: str) -> tuple[Path, Path]:
+    """A model file and its module, which answers a volume with that expression."""
+    import torch
+
+    module, weights = folder / "net.py", folder / "net.pt"
+    module.write_text(
+        f"import torch\nclass Net(torch.nn.Module):\n    def forward(self, volume):\n        return {answer}\n",
+        encoding="utf-8",
+    )
+    torch.save({}, weights)
+    return weights, module
+
+
+def test_a_model_is_tried_before_clients_see_it(with_sample: Administrator, tmp_path: Path) -> None:
+    # Given a version that nothing runs yet, and a model that answers with the wrong shape
+    weights, module = network(tmp_path, "volume[:1]")
+    said = with_sample("attach", MODEL, "--runtime", "pytorch", "--file", weights, "--module", module)
+    # Then it is refused in one line that says so, and not published
+    assert said.code == 1
+    assert "dry run on a tiny volume failed: The model returned an array of shape (1, 64, 64)" in said.err
+    assert said.err.count("\n") == 1
+    assert listed(with_sample)[0]["published"] is False
+    # When it is mended, Then it is, and its time and memory are told
+    weights, module = network(tmp_path, "volume > 0")
+    said = with_sample("attach", MODEL, "--runtime", "pytorch", "--file", weights, "--module", module, "--json")
+    answer = said.json()
+    assert (answer["published"], answer["runtime"]) == (True, "pytorch")
+    assert answer["check"]["load_seconds"] > 0
+    assert answer["check"]["memory_bytes"] > 2**20
+
+
+def test_a_model_can_be_attached_untried(with_sample: Administrator, tmp_path: Path) -> None:
+    weights, module = network(tmp_path, "nonsense")
+    said = with_sample("attach", MODEL, "--runtime", "pytorch", "--file", weights, "--module", module, "--no-check")
+    assert (said.code, listed(with_sample)[0]["published"]) == (0, True)
+
+
+def test_runtimes_are_listed_with_what_is_missing() -> None:
+    found = {row["name"]: row["missing"] for row in run_segint("models", "runtimes", "--json").json()["runtimes"]}
+    assert found["phantom"] is None
+    assert found["pytorch"] is None
+    assert "phantom" in run_segint("models", "runtimes").out

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.worker.runtimes.base import ModelSpec, StructureSpec, module_name_of
+from services.core.model_spec import ModelSpec, StructureSpec, module_name_of
 
 SPEC = ModelSpec(
     "model",
