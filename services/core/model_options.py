@@ -303,18 +303,16 @@ def model_options(
     Raises:
         InvalidModel: with a sentence for every fault.
     """
+    calls = CALLS.get(runtime, ())
+    own_call = {} if not calls or given.get("call") is not None else {"call": calls[0]}
     try:
-        options = ModelOptions.model_validate(given)
+        options = ModelOptions.model_validate({**given, **own_call})
     except ValidationError as error:
         faults = "; ".join(_sentence(fault) for fault in error.errors())
         raise InvalidModel(
             f"The options cannot be used: {faults}. docs/model-options.md describes them all."
         ) from error
-    calls = CALLS.get(runtime, ())
-    if options.call is None and calls:
-        options = options.model_copy(update={"call": calls[0]})
-        options = ModelOptions.model_validate(options.model_dump(exclude_unset=True) | {"call": calls[0]})
-    elif options.call is not None and options.call not in calls:
+    if options.call is not None and options.call not in calls:
         there = f"there is {', '.join(calls)}" if calls else "it decides that itself; leave call out"
         raise InvalidModel(
             f"The options cannot be used: the {runtime} runtime has no call {options.call.value}; {there}."
@@ -366,19 +364,13 @@ def _sentence(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         section: Any = ModelOptions
         for part in fault["loc"][:-1]:
-            section = _annotation(section, str(part))
+            is_section = isinstance(section, type) and issubclass(section, BaseModel)
+            # A mapping's key leads to what it holds.
+            section = section.model_fields[str(part)].annotation if is_section else get_args(section)[-1]
         message = f"there is no such option{_did_you_mean(str(fault['loc'][-1]), list(section.model_fields))}"
     return f"{place}: {message}" if place else message
 
 
-def _annotation(section: Any, part: str) -> Any:
-    """The section that `part` of a location leads to: a field's own, or that of a mapping's values."""
-    if isinstance(section, type) and issubclass(section, BaseModel):
-        annotation = section.model_fields[part].annotation
-        return annotation if isinstance(annotation, type) else get_args(annotation)[-1]
-    return section
-
-
 def _did_you_mean(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
+    close = difflib.get_close_matches(name, known, 1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -37,7 +37,9 @@ def _pieces_kept(mask: NDArray[np.bool_], wanted: Cleanup, voxel_volume_mm3: flo
     pieces, count = ndimage.label(mask, NEIGHBOURS)
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     sizes[0] = 0
-    keep = sizes * voxel_volume_mm3 >= max(wanted.minimum_volume_mm3, voxel_volume_mm3 / 2)
+    # So that rounding of a voxel's volume decides nothing.
+    keep = sizes * voxel_volume_mm3 >= wanted.minimum_volume_mm3 - 1e-6 * voxel_volume_mm3
+    keep[0] = False
     if wanted.largest_component:
         keep &= np.arange(count + 1) == np.argmax(sizes)
     kept: NDArray[np.bool_] = keep[pieces]

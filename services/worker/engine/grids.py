@@ -20,6 +20,9 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 SAME_VOXEL = 0.01
 """Two grids are the same where no voxel's centre is further off than this, in voxels: no mask can show it."""
 
+FLAT_MM3 = 1e-9
+"""A voxel that small is none: a micrometre on each edge."""
+
 _LETTERS = {
     "L": (1.0, 0.0, 0.0),
     "R": (-1.0, 0.0, 0.0),
@@ -92,10 +95,11 @@ class Grid:
     def from_index_of(self, other: "Grid") -> Affine:
         """The map (4, 4) from an index of `other` to the index of this grid at the same place in the patient.
 
-        Raises InvalidModelInput when this grid is flat.
+        Raises InvalidModelInput when one of them is flat.
         """
-        if abs(np.linalg.det(self.affine[:3, :3])) < 1e-9 or not np.all(np.isfinite(self.affine)):
-            raise _flat()
+        for grid in (self, other):
+            if not np.all(np.isfinite(grid.affine)) or abs(np.linalg.det(grid.affine[:3, :3])) < FLAT_MM3:
+                raise _flat()
         return np.asarray(np.linalg.solve(self.affine, other.affine))
 
 

@@ -92,14 +92,35 @@ class EngineModel:
     # --- The run -------------------------------------------------------------------------------------------------
 
     def _draw(self, data: ModelInput, canvas: Masks, watch: Watch) -> None:
-        """Ask the model, and draw its answer onto the canvas, which lies on the model's grid."""
-        plane = canvas.planes[0]
-        for box, bits in self._decided(data, watch):
-            plane[(slice(None), *box)] = bits
+        """Ask the model, and draw its answer onto the canvas, which lies on the model's grid.
 
-    def _decided(self, data: ModelInput, watch: Watch) -> Iterator[tuple[Box, NDArray[np.uint8]]]:
+        A device that runs out of memory gets a second chance, one patch at a time and with scores on the host.
+        """
+        if self._drawn(data, canvas, watch, frugal=False):
+            return
+        # Here nothing refers to the tensors of the first run any more.
+        if self._predictor.device.type == "cuda":
+            torch.cuda.empty_cache()
+        watch.note("The device ran out of memory; the model runs again patch by patch, with its scores on the host.")
+        if not self._drawn(data, canvas, watch, frugal=True):
+            raise ModelFailed(
+                "The model needs more memory than its device has, even one patch at a time with scores on the host; "
+                "give it a smaller inference.patch, a lower precision, or a larger device."
+            )
+
+    def _drawn(self, data: ModelInput, canvas: Masks, watch: Watch, *, frugal: bool) -> bool:
+        """False: the device ran out of memory; what was drawn will be drawn over."""
+        plane = canvas.planes[0]
+        try:
+            for box, bits in self._decided(data, watch, frugal=frugal):
+                plane[(slice(None), *box)] = bits
+        except torch.OutOfMemoryError:
+            return False
+        return True
+
+    def _decided(self, data: ModelInput, watch: Watch, *, frugal: bool) -> Iterator[tuple[Box, NDArray[np.uint8]]]:
         decided: Decider | None = None
-        for box, outputs in self._outputs(data, watch):
+        for box, outputs in self._outputs(data, watch, frugal=frugal):
             if decided is None:
                 decided = self._decider(outputs)
             yield box, decided.bits(outputs)
@@ -110,20 +131,24 @@ class EngineModel:
             self._options, self._structures, outputs.shape[0], whole_numbers=whole, boolean=outputs.dtype == torch.bool
         )
 
-    def _outputs(self, data: ModelInput, watch: Watch) -> Iterator[tuple[Box, Tensor]]:
+    def _outputs(self, data: ModelInput, watch: Watch, *, frugal: bool) -> Iterator[tuple[Box, Tensor]]:
         """Boxes that make up the model's grid, each with its outputs (outputs, depth, height, width)."""
+        scores_on = torch.device("cpu") if frugal else self._predictor.device
         match self._options.call:
             case Call.SLIDING_WINDOW:
-                yield from self._by_patches(data, watch)
+                batch = 1 if frugal else self._options.inference.batch
+                yield from self._by_patches(data, watch, batch, scores_on)
             case Call.TENSOR:
                 whole = data.patch((0, 0, 0), data.grid.shape)[None]
-                yield from _in_slabs(self._asked(whole)[0])
+                yield from _in_slabs(self._asked(whole)[0].to(scores_on))
             case Call.ARRAY:
                 yield from _in_slabs(self._asked_as_array(data)[0])
             case Call.VOXELS | None:
                 raise NotImplementedError
 
-    def _by_patches(self, data: ModelInput, watch: Watch) -> Iterator[tuple[Box, Tensor]]:
+    def _by_patches(
+        self, data: ModelInput, watch: Watch, batch: int, scores_on: torch.device
+    ) -> Iterator[tuple[Box, Tensor]]:
         inference = self._options.inference
         patch = inference.patch or data.grid.shape
         done = 0
@@ -146,9 +171,9 @@ class EngineModel:
             patch,
             inference.overlap,
             inference.blending,
-            inference.batch,
+            batch,
             score,
-            self._predictor.device,
+            scores_on,
         )
 
     def _asked(self, batch: Tensor) -> Tensor:

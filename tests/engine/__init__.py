@@ -1,0 +1,1 @@
+"""The engine around models, without any library of models: predictors are functions of the tests."""

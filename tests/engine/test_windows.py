@@ -1,0 +1,164 @@
+"""Sliding windows whose scores are given out early are MONAI's, and hold little."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.inferers.utils import sliding_window_inference
+from torch import Tensor
+
+from services.core.errors import ModelFailed
+from services.core.model_options import Blending
+from services.core.volumes import Shape, Volume
+from services.worker.engine import windows
+from services.worker.engine.preprocessing import Start
+from services.worker.engine.windows import blended
+from tests.engine.functions import drawn
+from tests.runtimes.running import Heard
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("blending", Blending)
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(
+    ("shape", "patch", "overlap"),
+    [
+        ((20, 33, 27), (8, 9, 10), 0.25),
+        ((20, 33, 27), (8, 9, 10), 0.0),
+        ((20, 33, 27), (8, 9, 10), 0.6),
+        ((9, 12, 10), (8, 9, 10), 0.9),
+        ((5, 33, 27), (8, 9, 40), 0.5),
+        ((9, 9, 9), (9, 9, 9), 0.25),
+        ((1, 30, 30), (4, 16, 16), 0.25),
+        ((7, 2, 3), (1, 1, 1), 0.25),
+    ],
+)
+def test_scores_are_those_of_monai(shape: Shape, patch: Shape, overlap: float, blending: Blending, batch: int) -> None:
+    # Given a network whose answer depends on where in a patch a voxel lies
+    torch.manual_seed(7)
+    network = torch.nn.Conv3d(1, 3, 5, padding=2)
+    volume = torch.randn(1, 1, *shape)
+    margin = 50
+    padded = torch.nn.functional.pad(volume, [margin] * 6)[0]
+
+    def score(starts: Sequence[Start]) -> Tensor:
+        cut = [
+            padded[(slice(None), *(slice(s + margin, s + margin + p) for s, p in zip(start, patch, strict=True)))]
+            for start in starts
+        ]
+        return network(torch.stack(cut))  # type: ignore[no-any-return] # a module's call is untyped
+
+    with torch.inference_mode():
+        expected = sliding_window_inference(volume, patch, batch, network, overlap=overlap, mode=blending.value)
+        # When its scores are put together box by box
+        found = torch.full((3, *shape), float("nan"))
+        for box, scores in blended(shape, patch, overlap, blending, batch, score, CPU):
+            where = (slice(None), *box)
+            assert torch.isnan(found[where]).all()  # each voxel once
+            found[where] = scores
+    # Then they are MONAI's
+    assert isinstance(expected, Tensor)
+    torch.testing.assert_close(found, expected[0], atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_held_does_not_grow_with_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given scores of many outputs on a long volume
+    outputs, patch, shape = 16, (8, 16, 16), (512, 32, 32)
+    carries = []
+
+    class Watched(windows._Carry):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            carries.append(self)
+
+    monkeypatch.setattr(windows, "_Carry", Watched)
+    held = []
+    for _ in blended(
+        shape, patch, 0.25, Blending.GAUSSIAN, 1, lambda starts: torch.zeros((len(starts), outputs, *patch)), CPU
+    ):
+        held.append(sum(kept.numel() for carry in carries for kept in carry._kept.values()))
+    # Then what waits for later patches is a few planes of it, and nothing in the end
+    assert 0 < max(held) < outputs * np.prod(shape) / 20
+    assert held[-1] == 0
+
+
+@pytest.mark.parametrize("patch", [[8, 8, 8], [40, 8, 12]])
+@pytest.mark.parametrize("flips", [[], ["depth"], ["height", "width"], ["depth", "height", "width"]])
+def test_flips_are_averaged_and_turned_back(flips: list[str], patch: list[int]) -> None:
+    """A network that knows left from right, averaged with its own mirror image."""
+    rng = np.random.default_rng(3)
+    volume = Volume(rng.integers(-50, 50, (20, 16, 24)).astype(np.int16), channel_id="CT")
+
+    def shifted(batch: Tensor) -> Tensor:
+        return batch.roll(1, dims=-1) + batch.roll(1, dims=-2) + batch.roll(1, dims=-3)
+
+    seen = []
+
+    def network(batch: Tensor) -> Tensor:
+        seen.append(batch.clone())
+        return (batch > 0).float()
+
+    options = {
+        "call": "sliding_window",
+        "inference": {"patch": patch, "flips": flips, "overlap": 0.0, "blending": "constant"},
+    }
+    (mask,) = drawn(network, [volume], options)
+    np.testing.assert_array_equal(mask, volume.voxels > 0)
+    # every combination of the axes was asked
+    assert len(seen) % 2 ** len(flips) == 0
+    if flips:
+        torch.testing.assert_close(seen[1], seen[0].flip({"depth": -3, "height": -2, "width": -1}[flips[0]]))
+    assert shifted(seen[0]).shape == seen[0].shape
+
+
+def test_progress_counts_patches() -> None:
+    heard = Heard()
+    volume = Volume(np.zeros((16, 8, 8), np.int16), channel_id="CT")
+    options = {"call": "sliding_window", "inference": {"patch": [8, 8, 8], "overlap": 0.0}}
+    drawn(lambda batch: batch, [volume], options, heard=heard)
+    assert heard.fractions == [0.5, 1.0, 1.0]
+
+
+def test_patches_of_labels_are_refused() -> None:
+    volume = Volume(np.zeros((16, 8, 8), np.int16), channel_id="CT")
+    options = {"call": "sliding_window", "inference": {"patch": [8, 8, 8]}}
+    with pytest.raises(ModelFailed, match="patches of labels cannot be blended"):
+        drawn(lambda batch: batch.long(), [volume], options)
+
+
+# --- Memory of the device ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["sliding_window", "tensor"])
+def test_a_device_out_of_memory_gets_a_second_chance_that_is_noted(call: str) -> None:
+    # Given a model that finds no room for more than one patch, the first time
+    volume = Volume(np.arange(-1024, 1024, dtype=np.int16).reshape(16, 8, 16), channel_id="CT")
+    asked = []
+
+    def network(batch: Tensor) -> Tensor:
+        asked.append(len(batch))
+        if asked in ([2, 2], [1]):
+            raise torch.OutOfMemoryError
+        return batch
+
+    options = {"call": call, "postprocessing": {"decision": "threshold", "threshold": 0.0}}
+    if call == "sliding_window":
+        options["inference"] = {"patch": [4, 8, 16], "overlap": 0.0, "batch": 2}
+    heard = Heard()
+    # When it runs, Then its second run is done patch by patch
+    (mask,) = drawn(network, [volume], options, heard=heard)
+    np.testing.assert_array_equal(mask, volume.voxels > 0)
+    assert asked == ([2, 2, 1, 1, 1, 1] if call == "sliding_window" else [1, 1])
+    assert [note.partition(";")[0] for note in heard.notes] == ["The device ran out of memory"]
+
+
+def test_a_device_that_is_too_small_is_said_to_be() -> None:
+    def network(batch: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError
+
+    volume = Volume(np.zeros((4, 4, 4), np.int16), channel_id="CT")
+    with pytest.raises(ModelFailed, match="needs more memory than its device has"):
+        drawn(network, [volume], {"call": "tensor"})
