@@ -12,21 +12,14 @@ from services.core.errors import ModelFailed
 from services.core.model_options import Call, ModelOptions
 from services.core.volumes import Volume
 from services.worker.engine.answers import outputs_of
+from services.worker.engine.canvas import bring_back, canvas_on, in_slabs
 from services.worker.engine.cleanup import clean, cleanup_of
 from services.worker.engine.decisions import Decider, decider, refuse_nan
-from services.worker.engine.grids import Grid, relabelling
 from services.worker.engine.predictor import Predictor
 from services.worker.engine.preprocessing import ModelInput, Start, model_input, order_of_channels
-from services.worker.engine.resampling import resampled
 from services.worker.engine.windows import blended, patch_starts
-from services.worker.masks import Box, Masks, plane_count
+from services.worker.masks import Box, Masks
 from services.worker.runtimes.base import ModelSpec, Watch
-
-DECISION_VOXELS = 2**22
-"""Decided at once where a model answers for a whole volume."""
-
-HALF = 0.5 - 1e-4
-"""A resampled mask is where its interpolated value is at least a half; rounding must not tell neighbours apart."""
 
 AXES = {"depth": -3, "height": -2, "width": -1}
 
@@ -53,41 +46,14 @@ class EngineModel:
         order = order_of_channels(options, [volume.channel_id for volume in volumes])
         with torch.inference_mode():
             data = model_input(options, [volumes[position] for position in order], self._predictor.device)
-            canvas = self._direct_canvas(data.grid, volumes, masks)
-            direct = canvas is not None
-            if canvas is None:
-                planes = np.zeros((plane_count(len(self._structures)), *data.grid.shape), np.uint8)
-                canvas = Masks([planes], [0] * len(self._structures))
+            canvas, direct = canvas_on(data.grid, self._structures, volumes, masks)
             self._draw(data, canvas, watch)
             if not direct:
-                self._bring_back(canvas, data.grid, volumes, masks)
+                bring_back(canvas, data.grid, self._structures, volumes, masks, self._predictor.device)
         for index, structure in enumerate(self._structures):
             volume_mm3 = volumes[structure.channel_index].geometry.voxel_volume_mm3
             clean(masks, index, cleanup_of(options, structure), volume_mm3)
         watch.report(1.0)
-
-    def _direct_canvas(self, grid: Grid, volumes: Sequence[Volume], masks: Masks) -> Masks | None:
-        """The result's own bytes, where they are the model's voxels in whatever order: then nothing has to be moved."""
-        channels = {structure.channel_index for structure in self._structures}
-        if len(channels) != 1:
-            return None
-        [channel] = channels
-        same = relabelling(Grid.of_volume(volumes[channel]), grid)
-        return None if same is None else Masks([same.view(masks.planes[channel])], [0] * len(masks))
-
-    def _bring_back(self, canvas: Masks, grid: Grid, volumes: Sequence[Volume], masks: Masks) -> None:
-        """Each structure to the grid of its channel."""
-        for index, structure in enumerate(self._structures):
-            target = Grid.of_volume(volumes[structure.channel_index])
-            same = relabelling(grid, target)
-            if same is not None:
-                masks.put(index, same.view(canvas.get(index)))
-                continue
-            index_map = grid.from_index_of(target)
-            mask = torch.from_numpy(canvas.get(index)).to(self._predictor.device).float()
-            for first, stop, values in resampled(mask[None], index_map, target.shape, outside=0.0):
-                box = (slice(first, stop), slice(0, target.shape[1]), slice(0, target.shape[2]))
-                masks.put(index, (values[0] >= HALF).cpu().numpy(), box)
 
     # --- The run -------------------------------------------------------------------------------------------------
 
@@ -140,9 +106,9 @@ class EngineModel:
                 yield from self._by_patches(data, watch, batch, scores_on)
             case Call.TENSOR:
                 whole = data.patch((0, 0, 0), data.grid.shape)[None]
-                yield from _in_slabs(self._asked(whole)[0].to(scores_on))
+                yield from in_slabs(self._asked(whole)[0].to(scores_on))
             case Call.ARRAY:
-                yield from _in_slabs(self._asked_as_array(data)[0])
+                yield from in_slabs(self._asked_as_array(data)[0])
             case Call.VOXELS | None:
                 raise NotImplementedError
 
@@ -208,12 +174,3 @@ class EngineModel:
         if outputs.is_floating_point():
             refuse_nan(outputs)
         return outputs != 0  # a mask each: whatever is not zero, also where a network returns floats
-
-
-def _in_slabs(outputs: Tensor) -> Iterator[tuple[Box, Tensor]]:
-    """A whole volume's outputs, some slices at a time."""
-    _, depth, height, width = outputs.shape
-    step = max(1, DECISION_VOXELS // (height * width * max(1, outputs.shape[0])))
-    for first in range(0, depth, step):
-        stop = min(first + step, depth)
-        yield (slice(first, stop), slice(0, height), slice(0, width)), outputs[:, first:stop]
