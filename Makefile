@@ -73,6 +73,10 @@ bench: $(STAMP) ## time one segmentation of 512x512x200 voxels, stage by stage; 
 bench-load: $(STAMP) ## load a deployment with 32 clients for two minutes on two cores; prints JSON
 	$(BIN)/python -m benchmarks.load
 
+.PHONY: bench-engine
+bench-engine: $(STAMP) ## time the engine around a U-Net on 512x512x200 voxels (a quarter of an hour on a CPU); prints JSON
+	$(BIN)/python -m benchmarks.engine
+
 .PHONY: lock
 lock: $(STAMP) ## refresh requirements/locked.txt from pyproject.toml
 	$(BIN)/pip-compile --quiet --upgrade --all-extras --strip-extras --unsafe-package torch --unsafe-package segint \

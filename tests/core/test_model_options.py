@@ -6,7 +6,8 @@ import pytest
 
 from services.core.catalogue import InputChannel, RuntimeName, Structure
 from services.core.errors import InvalidModel
-from services.core.model_options import CALLS, Call, model_options
+from services.core.model_choices import Call
+from services.core.model_options import CALLS, model_options
 
 STRUCTURES = [Structure("Spinal Cord", "cord"), Structure("Heart", "heart")]
 CHANNELS = [InputChannel("CT"), InputChannel("MR")]

@@ -10,7 +10,7 @@ from monai.inferers.utils import sliding_window_inference
 from torch import Tensor
 
 from services.core.errors import ModelFailed
-from services.core.model_options import Blending
+from services.core.model_choices import Blending
 from services.core.volumes import Shape, Volume
 from services.worker.engine import windows
 from services.worker.engine.preprocessing import Start

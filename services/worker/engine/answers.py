@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from services.core.errors import ModelFailed
+from services.core.model_spec import StructureSpec
 from services.core.volumes import Shape
-from services.worker.runtimes.base import StructureSpec
 
 NUMBER_KINDS = frozenset("biuf")
 """numpy kinds that can be a mask or a score: booleans, integers, floats."""

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from services.core.model_spec import StructureSpec
 from services.core.volumes import Volume
 from services.worker.engine.grids import Grid, relabelling
 from services.worker.engine.resampling import resampled
 from services.worker.masks import Box, Masks, plane_count
-from services.worker.runtimes.base import StructureSpec
 
 DECISION_VOXELS = 2**22
 """Decided at once where a model answers for a whole volume."""

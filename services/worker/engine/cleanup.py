@@ -1,30 +1,35 @@
 """What is done to a finished mask on its own grid: holes, largest piece, smallest volume."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from services.core.model_options import Cleanup, ModelOptions
+from services.core.model_spec import StructureSpec
 from services.worker.masks import Box, Masks
-from services.worker.runtimes.base import StructureSpec
 
-NEIGHBOURS = ndimage.generate_binary_structure(3, 3)
+if TYPE_CHECKING:
+    from services.core.model_options import Cleanup, ModelOptions
+
+NEIGHBOURS = np.ones((3, 3, 3), bool)
 """All 26: a vessel that runs along a diagonal is one piece."""
 
 
-def cleanup_of(options: ModelOptions, structure: StructureSpec) -> Cleanup:
+def cleanup_of(options: "ModelOptions", structure: StructureSpec) -> "Cleanup":
     """What that structure gets."""
     own = options.postprocessing.structures
     return own.get(structure.structure_id) or own.get(structure.name) or options.postprocessing
 
 
-def clean(masks: Masks, structure: int, wanted: Cleanup, voxel_volume_mm3: float) -> None:
+def clean(masks: Masks, structure: int, wanted: "Cleanup", voxel_volume_mm3: float) -> None:
     """Do to the structure's mask what is wanted, within the box that holds it."""
     if not (wanted.fill_holes or wanted.largest_component or wanted.minimum_volume_mm3):
         return
     box = _bounding_box(masks.get(structure))
     if box is None:
         return
+    from scipy import ndimage  # noqa: PLC0415 # a benchmark machine without SciPy runs all the rest
+
     mask = masks.get(structure, box).astype(bool)
     if wanted.fill_holes:
         mask = ndimage.binary_fill_holes(mask)
@@ -33,7 +38,9 @@ def clean(masks: Masks, structure: int, wanted: Cleanup, voxel_volume_mm3: float
     masks.put(structure, mask, box)
 
 
-def _pieces_kept(mask: NDArray[np.bool_], wanted: Cleanup, voxel_volume_mm3: float) -> NDArray[np.bool_]:
+def _pieces_kept(mask: NDArray[np.bool_], wanted: "Cleanup", voxel_volume_mm3: float) -> NDArray[np.bool_]:
+    from scipy import ndimage  # noqa: PLC0415
+
     pieces, count = ndimage.label(mask, NEIGHBOURS)
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     sizes[0] = 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,9 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from services.core.errors import ModelFailed
-from services.core.model_options import MOST_OUTPUTS, Activation, Decision, ModelOptions
+from services.core.model_choices import MOST_OUTPUTS, Activation, Decision
+from services.core.model_spec import StructureSpec
 from services.worker.masks import BITS, plane_count
-from services.worker.runtimes.base import StructureSpec
+
+if TYPE_CHECKING:
+    from services.core.model_options import ModelOptions
 
 Outputs = tuple[tuple[int, ...], ...]
 """Per structure, the outputs or labels that make it up."""
@@ -97,7 +101,7 @@ class Decider:
 
 
 def decider(
-    options: ModelOptions,
+    options: "ModelOptions",
     structures: Sequence[StructureSpec],
     outputs: int,
     *,
@@ -137,7 +141,7 @@ def _usual_decision(mapped: Outputs | None, structures: int, outputs: int, *, la
     return Decision.ARGMAX if outputs == structures + 1 else Decision.THRESHOLD
 
 
-def _mapped(options: ModelOptions, structures: Sequence[StructureSpec]) -> Outputs | None:
+def _mapped(options: "ModelOptions", structures: Sequence[StructureSpec]) -> Outputs | None:
     if not options.mapping:
         return None
     members = []
@@ -151,7 +155,7 @@ def _mapped(options: ModelOptions, structures: Sequence[StructureSpec]) -> Outpu
 
 
 def _check_all_used(
-    options: ModelOptions, structures: Sequence[StructureSpec], members: Outputs, outputs: int, *, background: bool
+    options: "ModelOptions", structures: Sequence[StructureSpec], members: Outputs, outputs: int, *, background: bool
 ) -> None:
     lacking = [
         structure.name

@@ -1,14 +1,19 @@
 """On which device a model runs, and with which precision."""
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from services.core.errors import ModelFailed
-from services.core.model_options import Call, ModelOptions, Precision
+from services.core.model_choices import Call, Precision
+
+if TYPE_CHECKING:
+    from services.core.model_options import ModelOptions
 
 DTYPES = {Precision.FLOAT32: torch.float32, Precision.FLOAT16: torch.float16, Precision.BFLOAT16: torch.bfloat16}
 
 
-def device_of(options: ModelOptions) -> torch.device:
+def device_of(options: "ModelOptions") -> torch.device:
     """The device that the options ask for; `auto` is a GPU where there is one.
 
     Raises ModelFailed when one is asked for that this worker does not have: nothing falls back.
@@ -30,7 +35,7 @@ def device_of(options: ModelOptions) -> torch.device:
     return device
 
 
-def precision_of(options: ModelOptions, device: torch.device) -> torch.dtype:
+def precision_of(options: "ModelOptions", device: torch.device) -> torch.dtype:
     """What the network computes in."""
     precision = options.inference.precision
     if precision is Precision.AUTO:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from services.core.errors import ModelFailed
-from services.core.model_options import Call, ModelOptions
+from services.core.model_choices import Call
+from services.core.model_spec import ModelSpec
 from services.core.volumes import Volume
 from services.worker.engine.answers import outputs_of
 from services.worker.engine.canvas import bring_back, canvas_on, in_slabs
@@ -19,7 +21,10 @@ from services.worker.engine.predictor import Predictor
 from services.worker.engine.preprocessing import ModelInput, Start, model_input, order_of_channels
 from services.worker.engine.windows import blended, patch_starts
 from services.worker.masks import Box, Masks
-from services.worker.runtimes.base import ModelSpec, Watch
+from services.worker.watch import Watch
+
+if TYPE_CHECKING:
+    from services.core.model_options import ModelOptions
 
 AXES = {"depth": -3, "height": -2, "width": -1}
 
@@ -27,7 +32,7 @@ AXES = {"depth": -3, "height": -2, "width": -1}
 class EngineModel:
     """A `LoadedModel` around a predictor."""
 
-    def __init__(self, spec: ModelSpec, options: ModelOptions, predictor: Predictor) -> None:
+    def __init__(self, spec: ModelSpec, options: "ModelOptions", predictor: Predictor) -> None:
         """`options` with `call` set.
 
         Raises ModelFailed when the spec declares no structure.

@@ -7,6 +7,7 @@ applied to each patch, so that no float copy of a whole volume is ever held for 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,10 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from services.core.errors import ModelFailed
-from services.core.model_options import ChannelPreprocessing, ModelOptions, Normalisation
+from services.core.model_choices import Normalisation
 from services.core.volumes import Shape, Volume
 from services.worker.engine.grids import Grid, relabelling
 from services.worker.engine.resampling import resampled
+
+if TYPE_CHECKING:
+    from services.core.model_options import ChannelPreprocessing, ModelOptions
 
 Start = tuple[int, int, int]
 """Index (z, y, x) of a patch's first voxel; may lie outside the grid, as its end may."""
@@ -84,7 +88,7 @@ class ModelInput:
         return torch.stack(values)
 
 
-def order_of_channels(options: ModelOptions, channel_ids: Sequence[str]) -> list[int]:
+def order_of_channels(options: "ModelOptions", channel_ids: Sequence[str]) -> list[int]:
     """Which volume each channel of the model is.
 
     Raises ModelFailed when `channel_order` names others than there are.
@@ -100,7 +104,7 @@ def order_of_channels(options: ModelOptions, channel_ids: Sequence[str]) -> list
     return [list(channel_ids).index(name) for name in order]
 
 
-def model_grid(options: ModelOptions, reference: Volume) -> Grid:
+def model_grid(options: "ModelOptions", reference: Volume) -> Grid:
     """The grid that the model works on, made from that of its first channel."""
     grid = Grid.of_volume(reference)
     if options.preprocessing.orientation is not None:
@@ -110,7 +114,7 @@ def model_grid(options: ModelOptions, reference: Volume) -> Grid:
     return grid
 
 
-def model_input(options: ModelOptions, volumes: Sequence[Volume], device: torch.device) -> ModelInput:
+def model_input(options: "ModelOptions", volumes: Sequence[Volume], device: torch.device) -> ModelInput:
     """The volumes, in the model's order, on the model's grid and device.
 
     Raises InvalidModelInput when a volume has to be moved but does not say where it lies.
@@ -144,7 +148,7 @@ def _on_device(voxels: NDArray[np.generic], device: torch.device) -> Tensor:
         return torch.from_numpy(voxels).to(device)
 
 
-def _scaling(wanted: ChannelPreprocessing, voxels: Tensor) -> Scaling:
+def _scaling(wanted: "ChannelPreprocessing", voxels: Tensor) -> Scaling:
     low, high = wanted.intensity_window or (None, None)
     match wanted.normalisation:
         case Normalisation.NONE:

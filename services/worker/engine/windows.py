@@ -14,7 +14,7 @@ from monai.data.utils import compute_importance_map, dense_patch_slices
 from monai.utils.enums import BlendMode
 from torch import Tensor
 
-from services.core.model_options import Blending
+from services.core.model_choices import Blending
 from services.core.volumes import Shape
 from services.worker.engine.preprocessing import Start
 from services.worker.masks import Box

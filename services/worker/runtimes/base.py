@@ -13,20 +13,9 @@ from services.core.model_options import ModelOptions, model_options
 from services.core.model_spec import ModelSpec, StructureSpec
 from services.core.volumes import Volume
 from services.worker.masks import Masks
+from services.worker.watch import Watch
 
 __all__ = ["LoadedModel", "ModelSpec", "Runtime", "StructureSpec", "Watch", "options_of"]
-
-
-class Watch(Protocol):
-    """Who wants to know how a run goes."""
-
-    def report(self, fraction: float) -> None:
-        """The fraction of the work that is done, 0 to 1."""
-        ...
-
-    def note(self, sentence: str) -> None:
-        """Something that a person should know of this run; goes to the job's time line."""
-        ...
 
 
 class LoadedModel(Protocol):
