@@ -173,7 +173,10 @@ class ModelOptions(_Section):
     features: tuple[str, ...] = Field(
         (),
         description=f"For `voxels`: the columns of a row, in order, of {', '.join(FEATURES)}; all but the first two "
-        "with a scale in millimetres, such as gaussian:2. `position` is three columns, patient x, y, z.",
+        "with a scale in millimetres, such as gaussian:2. `position` is three columns, patient x, y, z. Of several "
+        "channels all columns of the first come first, then all of the second; `position` comes once, with the first. "
+        "Gaussian, gradient and laplacian take the scale as standard deviation; the others are of a box that reaches "
+        "that far to either side.",
     )
     mapping: dict[str, int | tuple[int, ...]] = Field(
         {},
@@ -216,6 +219,8 @@ class ModelOptions(_Section):
                 raise ValueError("call: array takes the model's own masks; flips and activation are for tensor")
         if self.features and self.call not in {None, Call.VOXELS}:
             raise ValueError("features are for call: voxels")
+        if self.call is Call.VOXELS and (self.inference.flips or self.inference.precision is not Precision.AUTO):
+            raise ValueError("call: voxels gives rows, not images to a network; leave flips and precision out")
         return self
 
 

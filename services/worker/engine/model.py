@@ -19,6 +19,7 @@ from services.worker.engine.cleanup import clean, cleanup_of
 from services.worker.engine.decisions import Decider, decider, refuse_nan
 from services.worker.engine.predictor import Predictor
 from services.worker.engine.preprocessing import ModelInput, Start, model_input, order_of_channels
+from services.worker.engine.voxels import by_voxels
 from services.worker.engine.windows import blended, patch_starts
 from services.worker.masks import Box, Masks
 from services.worker.watch import Watch
@@ -114,7 +115,9 @@ class EngineModel:
                 yield from in_slabs(self._asked(whole)[0].to(scores_on))
             case Call.ARRAY:
                 yield from in_slabs(self._asked_as_array(data)[0])
-            case Call.VOXELS | None:
+            case Call.VOXELS:
+                yield from by_voxels(data, self._options.features, self._predictor, watch.report)
+            case None:
                 raise NotImplementedError
 
     def _by_patches(

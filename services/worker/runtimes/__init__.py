@@ -11,6 +11,8 @@ from services.worker.runtimes.base import Runtime
 MODULES: Mapping[str, str] = {
     RuntimeName.PHANTOM: "services.worker.runtimes.phantom",
     RuntimeName.PYTORCH: "services.worker.runtimes.pytorch",
+    RuntimeName.SKLEARN: "services.worker.runtimes.sklearn",
+    RuntimeName.XGBOOST: "services.worker.runtimes.xgboost",
 }
 """Name → module that holds it as `RUNTIME`."""
 
