@@ -1,6 +1,11 @@
 """What options of a model may say, as words. Plain Python: all that the engine needs of the options' schema."""
 
+import difflib
+from collections.abc import Sequence
 from enum import StrEnum
+
+FEATURES = ("intensity", "position", "mean", "gaussian", "gradient", "laplacian", "minimum", "maximum", "deviation")
+"""What `features` may name. All but the first two take a scale in millimetres after a colon: gaussian:2.5."""
 
 MOST_OUTPUTS = 4096
 """Far above any network's; bounds what a mapping can make the server allocate."""
@@ -59,3 +64,30 @@ class Decision(StrEnum):
     """Each output for itself: above `threshold` is in the structure."""
     LABELS = "labels"
     """The values themselves are labels; 0 is the background."""
+
+
+def split_feature(feature: str) -> tuple[str, float]:
+    """Its kind and its scale in millimetres, 0 for those without.
+
+    Raises ValueError.
+    """
+    kind, colon, scale = feature.partition(":")
+    if kind not in FEATURES:
+        raise ValueError(f"there is no feature {feature!r}{did_you_mean(kind, FEATURES)}")
+    if (kind in {"intensity", "position"}) == bool(colon):
+        raise ValueError(f"{kind!r} takes {'no scale' if colon else 'a scale in millimetres, such as ' + kind + ':2'}")
+    if not colon:
+        return kind, 0.0
+    try:
+        millimetres = float(scale)
+    except ValueError:
+        millimetres = 0.0
+    if not 0 < millimetres <= 100:
+        raise ValueError(f"the scale of {feature!r} is not above 0 and up to 100 millimetres")
+    return kind, millimetres
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """The end of a sentence about a name that is not known; empty where none is like it."""
+    close = difflib.get_close_matches(name, known, 1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

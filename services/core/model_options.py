@@ -4,7 +4,6 @@ Words about geometry count as ITK and DICOM do, (x, y, z): orientation and spaci
 does, (depth, height, width): patch and flips. Both name the same three axes, backwards.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from services.core.catalogue import InputChannel, RuntimeName, Structure
 from services.core.errors import InvalidModel
 from services.core.model_choices import (
+    FEATURES,
     MOST_OUTPUTS,
     Activation,
     Blending,
@@ -20,11 +20,11 @@ from services.core.model_choices import (
     Decision,
     Normalisation,
     Precision,
+    did_you_mean,
+    split_feature,
 )
 
 Axis = Literal["depth", "height", "width"]
-FEATURES = ("intensity", "position", "mean", "gaussian", "gradient", "laplacian", "minimum", "maximum", "deviation")
-"""What `features` may name. All but the first two take a scale in millimetres after a colon: gaussian:2.5."""
 
 
 CALLS: Mapping[str, tuple[Call, ...]] = {
@@ -224,27 +224,6 @@ class ModelOptions(_Section):
         return self
 
 
-def split_feature(feature: str) -> tuple[str, float]:
-    """Its kind and its scale in millimetres, 0 for those without.
-
-    Raises ValueError.
-    """
-    kind, colon, scale = feature.partition(":")
-    if kind not in FEATURES:
-        raise ValueError(f"there is no feature {feature!r}{_did_you_mean(kind, FEATURES)}")
-    if (kind in {"intensity", "position"}) == bool(colon):
-        raise ValueError(f"{kind!r} takes {'no scale' if colon else 'a scale in millimetres, such as ' + kind + ':2'}")
-    if not colon:
-        return kind, 0.0
-    try:
-        millimetres = float(scale)
-    except ValueError:
-        millimetres = 0.0
-    if not 0 < millimetres <= 100:
-        raise ValueError(f"the scale of {feature!r} is not above 0 and up to 100 millimetres")
-    return kind, millimetres
-
-
 def model_options(
     runtime: str,
     given: Mapping[str, Any],
@@ -291,7 +270,7 @@ def _check_names(options: ModelOptions, structures: Sequence[Structure], channel
         for name in used:
             if known and name not in known:
                 raise InvalidModel(
-                    f"The options cannot be used: the model has no {what} {name!r}{_did_you_mean(name, known)}; "
+                    f"The options cannot be used: the model has no {what} {name!r}{did_you_mean(name, known)}; "
                     f"it has {', '.join(dict.fromkeys(known))}."
                 )
     if order and identifiers and sorted(order) != sorted(identifiers):
@@ -322,10 +301,5 @@ def _sentence(fault: Any) -> str:
             is_section = isinstance(section, type) and issubclass(section, BaseModel)
             # A mapping's key leads to what it holds.
             section = section.model_fields[str(part)].annotation if is_section else get_args(section)[-1]
-        message = f"there is no such option{_did_you_mean(str(fault['loc'][-1]), list(section.model_fields))}"
+        message = f"there is no such option{did_you_mean(str(fault['loc'][-1]), list(section.model_fields))}"
     return f"{place}: {message}" if place else message
-
-
-def _did_you_mean(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""

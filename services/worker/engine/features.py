@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from services.core.errors import InvalidModelInput
-from services.core.model_options import split_feature
+from services.core.model_choices import split_feature
 from services.core.volumes import Vector
 from services.worker.engine.grids import Affine
 from services.worker.engine.preprocessing import ModelInput

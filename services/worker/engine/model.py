@@ -19,7 +19,6 @@ from services.worker.engine.cleanup import clean, cleanup_of
 from services.worker.engine.decisions import Decider, decider, refuse_nan
 from services.worker.engine.predictor import Predictor
 from services.worker.engine.preprocessing import ModelInput, Start, model_input, order_of_channels
-from services.worker.engine.voxels import by_voxels
 from services.worker.engine.windows import blended, patch_starts
 from services.worker.masks import Box, Masks
 from services.worker.watch import Watch
@@ -116,6 +115,8 @@ class EngineModel:
             case Call.ARRAY:
                 yield from in_slabs(self._asked_as_array(data)[0])
             case Call.VOXELS:
+                from services.worker.engine.voxels import by_voxels  # noqa: PLC0415 # its features need SciPy
+
                 yield from by_voxels(data, self._options.features, self._predictor, watch.report)
             case None:
                 raise NotImplementedError

@@ -18,7 +18,8 @@ from sklearn.base import is_classifier
 from threadpoolctl import threadpool_limits
 
 from services.core.errors import ModelFailed
-from services.core.model_options import Decision, ModelOptions
+from services.core.model_choices import Decision
+from services.core.model_options import ModelOptions
 from services.core.volumes import Volume
 from services.worker.engine.model import EngineModel
 from services.worker.masks import Masks

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.core.errors import ModelFailed
-from services.core.model_options import MOST_OUTPUTS, Decision, ModelOptions
+from services.core.model_choices import MOST_OUTPUTS, Decision
+from services.core.model_options import ModelOptions
 from services.worker.engine.features import column_names
 from services.worker.runtimes.base import ModelSpec
 
