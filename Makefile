@@ -62,7 +62,7 @@ protos: $(STAMP) ## regenerate services/core/wire/_pb from protos/
 	$(BIN)/python protos/generate.py
 
 .PHONY: docs
-docs: $(STAMP) ## regenerate the settings table of the README
+docs: $(STAMP) ## regenerate the settings table of the README and docs/model-options.md
 	$(BIN)/python docs/generate.py
 
 .PHONY: bench

@@ -1,6 +1,7 @@
 """Features of a whole volume as somebody would compute them to train a model: scipy alone, no slabs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,9 +44,10 @@ def _feature(volume: Float32s, feature: str, spacing: Sequence[float]) -> Float3
 
     def derivative(axis: int, order: int) -> Float32s:
         orders = [order if own == axis else 0 for own in range(3)]
-        return np.asarray(ndimage.gaussian_filter(volume, sigmas, orders) / np.float32(spacing[axis] ** order))
+        filtered: Float32s = ndimage.gaussian_filter(volume, sigmas, orders)
+        return filtered / np.float32(spacing[axis] ** order)
 
-    result = {
+    filters: dict[str, Callable[[], Any]] = {
         "gaussian": lambda: ndimage.gaussian_filter(volume, sigmas),
         "gradient": lambda: np.sqrt(sum(derivative(axis, 1) ** 2 for axis in range(3))),
         "laplacian": lambda: sum(derivative(axis, 2) for axis in range(3)),
@@ -53,5 +55,5 @@ def _feature(volume: Float32s, feature: str, spacing: Sequence[float]) -> Float3
         "minimum": lambda: ndimage.minimum_filter(volume, sizes),
         "maximum": lambda: ndimage.maximum_filter(volume, sizes),
         "deviation": lambda: ndimage.generic_filter(volume.astype(np.float64), np.std, sizes),
-    }[kind]()
-    return np.asarray(result, np.float32)
+    }
+    return np.asarray(filters[kind](), np.float32)
