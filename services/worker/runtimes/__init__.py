@@ -13,6 +13,7 @@ MODULES: Mapping[str, str] = {
     RuntimeName.PYTORCH: "services.worker.runtimes.pytorch",
     RuntimeName.SKLEARN: "services.worker.runtimes.sklearn",
     RuntimeName.XGBOOST: "services.worker.runtimes.xgboost",
+    RuntimeName.ONNX: "services.worker.runtimes.onnx",
 }
 """Name → module that holds it as `RUNTIME`."""
 

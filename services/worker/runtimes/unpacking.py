@@ -9,7 +9,8 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from services.core.errors import ModelFailed
@@ -57,15 +58,35 @@ def unpacked(archive: Path, *, most_bytes: int, most_files: int) -> Path:
     Raises:
         ModelFailed: with a sentence that says what is wrong with the zip and what to do.
     """
+    with _opened(archive) as source:
+        members = _checked(source, most_bytes, most_files)
+        total, scratch_bytes = sum(member.file_size for member in members), _scratch_bytes()
+        if scratch_bytes is not None and total > scratch_bytes:
+            raise ModelFailed(
+                f"The zip unpacks to {_size(total)}, more than the {_size(scratch_bytes)} of the model's scratch "
+                "folder; raise SEGINT_MODEL_SCRATCH_BYTES."
+            )
+        return _written(source, members)
+
+
+def checked_names(archive: Path, *, most_bytes: int, most_files: int) -> list[str]:
+    """The names of the files in a zip that a library is to read as it is, after the same checks.
+
+    Raises ModelFailed as `unpacked` does.
+    """
+    with _opened(archive) as source:
+        return [member.filename for member in _checked(source, most_bytes, most_files) if not member.is_dir()]
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
     if not is_zip(archive):
         raise ModelFailed("The model file is not a zip; put the model's files into one and attach that.")
     if not zipfile.is_zipfile(archive):
         raise ModelFailed("The model file is cut short; copy or pack it again and attach the new file.")
     try:
         with zipfile.ZipFile(archive) as source:
-            members = [member for member in source.infolist() if PurePosixPath(member.filename).parts[:1] != (FOREIGN,)]
-            _check(members, most_bytes, most_files)
-            return _written(source, members)
+            yield source
     except READ_FAULTS as error:
         raise ModelFailed(
             f"The zip is damaged or packed in a way that cannot be read ({type(error).__name__}: {_one_line(error)}); "
@@ -73,7 +94,8 @@ def unpacked(archive: Path, *, most_bytes: int, most_files: int) -> Path:
         ) from error
 
 
-def _check(members: Sequence[zipfile.ZipInfo], most_bytes: int, most_files: int) -> None:
+def _checked(source: zipfile.ZipFile, most_bytes: int, most_files: int) -> list[zipfile.ZipInfo]:
+    members = [member for member in source.infolist() if PurePosixPath(member.filename).parts[:1] != (FOREIGN,)]
     if not any(not member.is_dir() for member in members):
         raise ModelFailed("The zip holds no files; put the model's files into it and attach it again.")
     if len(members) > most_files:
@@ -94,11 +116,7 @@ def _check(members: Sequence[zipfile.ZipInfo], most_bytes: int, most_files: int)
             f"The zip unpacks to {_size(total)}, more than the {_size(most_bytes)} that a model may have; leave out "
             "what the model does not need."
         )
-    if (scratch_bytes := _scratch_bytes()) is not None and total > scratch_bytes:
-        raise ModelFailed(
-            f"The zip unpacks to {_size(total)}, more than the {_size(scratch_bytes)} of the model's scratch folder; "
-            "raise SEGINT_MODEL_SCRATCH_BYTES."
-        )
+    return members
 
 
 def _check_name(member: zipfile.ZipInfo) -> None:
