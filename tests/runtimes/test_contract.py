@@ -1,4 +1,4 @@
-"""What every runtime does, whatever runs beneath it: one suite over the phantom and PyTorch in its forms."""
+"""What every runtime does, whatever runs beneath it: one suite over the phantom and each library in its forms."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from services.core.catalogue import RuntimeName
 from services.core.errors import RuntimeUnavailable
 from services.worker.runtimes import MODULES, runtime
 from services.worker.runtimes.base import ModelSpec
-from tests.runtimes import artifacts
+from tests.runtimes import artifacts, artifacts_onnx, artifacts_tensorflow
 from tests.runtimes.running import Heard, loaded, segmented
 
 Make = Callable[[Path, int], ModelSpec]
@@ -21,6 +21,11 @@ KINDS: dict[str, Make] = {
     "pytorch whole": artifacts.whole_model,
     "pytorch state_dict": artifacts.state_dict,
     "pytorch torchscript": artifacts.torchscript,
+    "onnx": artifacts_onnx.plain,
+    "onnx with external data": artifacts_onnx.external,
+    "tensorflow SavedModel": artifacts_tensorflow.saved_model,
+    "keras": artifacts_tensorflow.keras_file,
+    "keras h5": artifacts_tensorflow.hdf5_file,
 }
 
 

@@ -14,6 +14,7 @@ MODULES: Mapping[str, str] = {
     RuntimeName.SKLEARN: "services.worker.runtimes.sklearn",
     RuntimeName.XGBOOST: "services.worker.runtimes.xgboost",
     RuntimeName.ONNX: "services.worker.runtimes.onnx",
+    RuntimeName.TENSORFLOW: "services.worker.runtimes.tensorflow",
 }
 """Name → module that holds it as `RUNTIME`."""
 

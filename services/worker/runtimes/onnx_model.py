@@ -3,7 +3,6 @@
 Imports torch first, whose wheel brings the CUDA libraries that ONNX Runtime looks for. Only a host imports this.
 """
 
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from services.worker.runtimes.base import ModelSpec, StructureSpec
 from services.worker.runtimes.declared_input import DeclaredInput, refuse_precision
 from services.worker.runtimes.named_outputs import answer_names
 from services.worker.runtimes.onnx_artifact import onnx_file
+from services.worker.runtimes.thread_count import thread_count
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -115,7 +115,7 @@ def open_session(path: Path, device: torch.device) -> onnxruntime.InferenceSessi
     """
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = ERRORS_ONLY
-    if (threads := _threads()) is not None:
+    if (threads := thread_count()) is not None:
         settings.intra_op_num_threads = threads
     providers: list[Any] = [CPU]
     if device.type == "cuda":
@@ -160,12 +160,6 @@ def _check_input(session: onnxruntime.InferenceSession, spec: ModelSpec, options
             f"The model's input {image.name!r} is a {image.type}; export the model with an input of float32 or float16."
         )
     declared.check(spec, options)
-
-
-def _threads() -> int | None:
-    """What OMP_NUM_THREADS says; None where it does not: then it is ONNX Runtime's choice."""
-    text = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(text) if text.isdecimal() and int(text) > 0 else None
 
 
 def _as_tensor(value: Any) -> Tensor:

@@ -1,0 +1,271 @@
+"""Networks exported by another library answer in the server as that library itself does."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from monai.inferers import sliding_window_inference
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from services.worker.runtimes.base import ModelSpec
+from tests.runtimes import artifacts_onnx, artifacts_tensorflow
+from tests.runtimes.artifacts import imported, write_source
+from tests.runtimes.artifacts_onnx import graph, onnx_spec, weights
+from tests.runtimes.artifacts_tensorflow import keras_network, tensorflow_module, tensorflow_spec
+from tests.runtimes.running import segmented
+
+Floats = NDArray[np.float32]
+Network = Callable[[Floats], Floats]
+"""(patches, channels, depth, height, width) → (patches, outputs, depth, height, width), by the library alone."""
+
+SHAPE = (9, 14, 21)
+PATCH = (6, 8, 10)
+
+KERNEL = weights(4, 2)
+"""Three structures and background of two channels; nothing about it is symmetrical."""
+
+
+def volumes() -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    random = np.random.default_rng(5)
+    return random.integers(-90, 90, SHAPE, np.int16), random.integers(-90, 90, SHAPE, np.int16)
+
+
+def onnx_network(path: Path) -> Network:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda batch: session.run(None, {"image": batch})[0]
+
+
+def onnx_case(folder: Path) -> tuple[Path, Network]:
+    path = artifacts_onnx.saved(folder, graph(KERNEL))
+    return path, onnx_network(path)
+
+
+def onnx_external_case(folder: Path) -> tuple[Path, Network]:
+    return artifacts_onnx.external_zip(folder, graph(KERNEL)), onnx_network(folder / "apart" / "model.onnx")
+
+
+def tensorflow_network(model: Any) -> Network:
+    """The model itself, as it was before it was saved."""
+
+    def answer(batch: Floats) -> Floats:
+        answered: Floats = model(np.ascontiguousarray(np.moveaxis(batch, 1, -1))).numpy()
+        return np.moveaxis(answered, -1, 1)
+
+    return answer
+
+
+def saved_model_case(folder: Path) -> tuple[Path, Network]:
+    module = tensorflow_module(KERNEL)
+    return artifacts_tensorflow.saved_model_zip(folder, module), tensorflow_network(module)
+
+
+def exported_case(folder: Path) -> tuple[Path, Network]:
+    """By Keras: an object with endpoints, which cannot be called itself."""
+    model = keras_network(KERNEL)
+    model.export(folder / "apart" / "network", verbose=False)
+    return artifacts_tensorflow.zip_of(folder), tensorflow_network(model)
+
+
+def keras_case(folder: Path) -> tuple[Path, Network]:
+    model = keras_network(KERNEL)
+    return artifacts_tensorflow.saved(folder, model), tensorflow_network(model)
+
+
+def hdf5_case(folder: Path) -> tuple[Path, Network]:
+    model = keras_network(KERNEL)
+    return artifacts_tensorflow.saved(folder, model, "model.h5"), tensorflow_network(model)
+
+
+CASES: dict[str, tuple[str, Callable[[Path], tuple[Path, Network]]]] = {
+    "onnx": ("onnx", onnx_case),
+    "onnx with external data": ("onnx", onnx_external_case),
+    "tensorflow SavedModel": ("tensorflow", saved_model_case),
+    "tensorflow SavedModel exported by Keras": ("tensorflow", exported_case),
+    "keras": ("tensorflow", keras_case),
+    "keras h5": ("tensorflow", hdf5_case),
+}
+
+
+def spec(runtime: str, artifact: Path, options: dict[str, Any], structures: int = 3) -> ModelSpec:
+    make = onnx_spec if runtime == "onnx" else tensorflow_spec
+    return make(artifact, count=structures, channels=("CT", "MR"), options=options)
+
+
+def check(masks: Sequence[NDArray[np.bool_]], scores: Floats) -> None:
+    """That the masks are the greatest of `scores` (outputs, depth, height, width), the first being the background.
+
+    Two libraries round differently: where two scores are that near to each other, either may win.
+    """
+    least, greatest = np.sort(scores, axis=0)[-2:]
+    decided = greatest - least > 1e-3
+    assert decided.mean() > 0.99
+    labels = scores.argmax(axis=0)
+    for index, mask in enumerate(masks):
+        assert mask.any()
+        np.testing.assert_array_equal(mask[decided], (labels == index + 1)[decided])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_whole_volume_is_answered_as_by_the_library_itself(case: str, tmp_path: Path) -> None:
+    # Given a network of two channels, three structures and background
+    runtime, make = CASES[case]
+    artifact, network = make(tmp_path)
+    given = volumes()
+    # When the server runs it on the whole volume, then it decides as the scores of the library itself say
+    masks = segmented(spec(runtime, artifact, {"call": "tensor"}), *given)
+    check(masks, network(np.stack(given)[None].astype(np.float32))[0])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_patches_are_answered_as_by_the_library_itself(case: str, tmp_path: Path) -> None:
+    # Given the same, and MONAI's sliding window around the library itself
+    runtime, make = CASES[case]
+    artifact, network = make(tmp_path)
+    given = volumes()
+    expected = sliding_window_inference(
+        torch.from_numpy(np.stack(given)[None].astype(np.float32)),
+        PATCH,
+        1,
+        lambda patch: torch.from_numpy(np.ascontiguousarray(network(patch.numpy()))),
+        overlap=0.25,
+        mode="gaussian",
+    )
+    # When the server runs it by patches, three at a time, so that the last batch is smaller
+    options = {"call": "sliding_window", "inference": {"patch": PATCH, "batch": 3}}
+    masks = segmented(spec(runtime, artifact, options), *given)
+    # Then it is the same
+    check(masks, expected.numpy()[0])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_flips_are_averaged(case: str, tmp_path: Path) -> None:
+    # Given a network that is called on flipped volumes, too, whose memory runs backwards
+    runtime, make = CASES[case]
+    artifact, network = make(tmp_path)
+    given = volumes()
+    # When it is run with one flip, then the mean of both answers counts
+    masks = segmented(spec(runtime, artifact, {"call": "tensor", "inference": {"flips": ["height"]}}), *given)
+    batch = np.stack(given)[None].astype(np.float32)
+    turned = np.flip(network(np.ascontiguousarray(np.flip(batch, -2))), -2)
+    check(masks, (network(batch)[0] + turned[0]) / 2)
+
+
+def test_a_graph_of_fixed_size_runs_by_patches(tmp_path: Path) -> None:
+    # Given graphs that take one patch of one size
+    given = volumes()
+    free = artifacts_onnx.saved(tmp_path, graph(KERNEL), "free.onnx")
+    fixed = artifacts_onnx.saved(tmp_path, graph(KERNEL, batch=1, spatial=PATCH), "fixed.onnx")
+    options = {"call": "sliding_window", "inference": {"patch": PATCH}}
+    # When both segment, then the masks are the same
+    for one, other in zip(*(segmented(spec("onnx", path, options), *given) for path in (free, fixed)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_half_precision_graphs_get_half_precision(tmp_path: Path) -> None:
+    path = artifacts_onnx.saved(tmp_path, graph(KERNEL, element=TensorProto.FLOAT16))
+    given = volumes()
+    masks = segmented(spec("onnx", path, {"call": "tensor"}), *given)
+    expected = onnx_network(path)(np.stack(given)[None].astype(np.float16))
+    labels = expected[0].argmax(axis=0)
+    for index, mask in enumerate(masks):
+        np.testing.assert_array_equal(mask, labels == index + 1)
+
+
+def test_outputs_named_for_structures_are_theirs(tmp_path: Path) -> None:
+    # Given a graph of three outputs, two with the names of the structures, in another order
+    nodes = [
+        helper.make_node("Relu", ["scores"], ["1"]),
+        helper.make_node("Neg", ["scores"], ["structure 0"]),
+    ]
+    outputs = [("scores", TensorProto.FLOAT), ("1", TensorProto.FLOAT), ("structure 0", TensorProto.FLOAT)]
+    kernel = artifacts_onnx.pass_through(1)
+    path = artifacts_onnx.saved(tmp_path, graph(kernel, after=nodes, outputs=outputs))
+    # When the model segments, then each structure is the output of its ID or name
+    volume, _ = volumes()
+    first, second = segmented(onnx_spec(path, 2), volume)
+    np.testing.assert_array_equal(first, volume < 0)
+    np.testing.assert_array_equal(second, volume > 0)
+
+
+def test_the_first_of_several_outputs_is_the_answer(tmp_path: Path) -> None:
+    outputs = [("scores", TensorProto.FLOAT), ("deep", TensorProto.FLOAT)]
+    after = [helper.make_node("Neg", ["scores"], ["deep"])]
+    path = artifacts_onnx.saved(tmp_path, graph(artifacts_onnx.pass_through(1), after=after, outputs=outputs))
+    volume, _ = volumes()
+    (mask,) = segmented(onnx_spec(path), volume)
+    np.testing.assert_array_equal(mask, volume > 0)
+
+
+@pytest.mark.parametrize("element", [TensorProto.BOOL, TensorProto.INT64, TensorProto.UINT8])
+def test_labels_and_masks_of_any_type_are_understood(element: int, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Greater", ["scores", "zero"], ["positive"]),
+        helper.make_node("Cast", ["positive"], ["labels"], to=element),
+    ]
+    model = graph(artifacts_onnx.pass_through(1), after=nodes, outputs=[("labels", element)])
+    model.graph.initializer.append(helper.make_tensor("zero", TensorProto.FLOAT, [], [0]))
+    volume, _ = volumes()
+    (mask,) = segmented(onnx_spec(artifacts_onnx.saved(tmp_path, model)), volume)
+    np.testing.assert_array_equal(mask, volume > 0)
+
+
+def test_several_outputs_of_keras_are_named_by_their_layers(tmp_path: Path) -> None:
+    # Given a model of two outputs whose layers are called as the structures are
+    keras = artifacts_tensorflow.keras()
+    image = keras.Input((*artifacts_tensorflow.FREE, 1), name="image")
+    positive = keras.layers.ReLU(name="1")(image)
+    negative = keras.layers.Rescaling(-1.0, name="0")(image)
+    path = artifacts_tensorflow.saved(tmp_path, keras.Model(image, [positive, negative]))
+    # When it segments, then each structure is the output of its ID
+    volume, _ = volumes()
+    first, second = segmented(tensorflow_spec(path, count=2), volume)
+    np.testing.assert_array_equal(first, volume < 0)
+    np.testing.assert_array_equal(second, volume > 0)
+
+
+def test_a_label_map_of_keras_needs_no_channels(tmp_path: Path) -> None:
+    keras = artifacts_tensorflow.keras()
+    model = keras_network(KERNEL[:, :1])
+    labels = keras.ops.argmax(model.outputs[0], axis=-1)
+    path = artifacts_tensorflow.saved(tmp_path, keras.Model(model.inputs, labels))
+    volume, _ = volumes()
+    masks = segmented(tensorflow_spec(path, count=3), volume)
+    scores = tensorflow_network(model)(volume[None, None].astype(np.float32))[0]
+    for index, mask in enumerate(masks):
+        np.testing.assert_array_equal(mask, scores.argmax(axis=0) == index + 1)
+
+
+def test_a_saved_model_without_signature_is_called_itself(tmp_path: Path) -> None:
+    # Given an object with two functions, so that TensorFlow makes neither its signature
+    tf = artifacts_tensorflow.tensorflow()
+    module = tensorflow_module(KERNEL)
+    module.other = tf.function(lambda x: x, input_signature=[tf.TensorSpec((None,), tf.float32)])
+    path = artifacts_tensorflow.saved_model_zip(tmp_path, module)
+    assert "serving_default" not in tf.saved_model.load(str(tmp_path / "apart" / "network")).signatures
+    # When it segments, then it is called
+    given = volumes()
+    masks = segmented(spec("tensorflow", path, {"call": "tensor"}), *given)
+    check(masks, tensorflow_network(module)(np.stack(given)[None].astype(np.float32))[0])
+
+
+def test_a_layer_of_ones_own_comes_with_its_module(tmp_path: Path) -> None:
+    # Given a model with a layer of a class that its user wrote
+    source = write_source(
+        tmp_path,
+        "import keras\n\nclass Above(keras.layers.Layer):\n"
+        "    def call(self, image):\n        return keras.ops.cast(image > 7, 'float32')\n",
+    )
+    keras = artifacts_tensorflow.keras()
+    with imported(source) as module:
+        path = artifacts_tensorflow.saved(
+            tmp_path, keras.Sequential([keras.Input((*artifacts_tensorflow.FREE, 1)), module.Above()])
+        )
+    # When it is attached with that Python file, then it runs
+    volume, _ = volumes()
+    (mask,) = segmented(tensorflow_spec(path, source), volume)
+    np.testing.assert_array_equal(mask, volume > 7)
