@@ -10,6 +10,7 @@ from services.worker.runtimes.base import Runtime
 
 MODULES: Mapping[str, str] = {
     RuntimeName.PHANTOM: "services.worker.runtimes.phantom",
+    RuntimeName.MONAI_BUNDLE: "services.worker.runtimes.monai_bundle",
     RuntimeName.PYTORCH: "services.worker.runtimes.pytorch",
     RuntimeName.SKLEARN: "services.worker.runtimes.sklearn",
     RuntimeName.XGBOOST: "services.worker.runtimes.xgboost",

@@ -1,0 +1,279 @@
+"""Run a MONAI bundle: volumes through its preprocessing, network and postprocessing, to masks.
+
+Imports MONAI, so only a host process imports this.
+"""
+
+import math
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.data.utils import decollate_batch, list_data_collate
+from monai.inferers.inferer import SimpleInferer, SlidingWindowInferer
+from monai.transforms.transform import apply_transform
+from torch import Tensor
+
+from services.core.errors import ModelFailed
+from services.core.model_options import Decision, ModelOptions
+from services.core.volumes import Volume
+from services.worker.engine.answers import as_tensor
+from services.worker.engine.canvas import bring_back, canvas_on, in_slabs
+from services.worker.engine.cleanup import clean, cleanup_of
+from services.worker.engine.decisions import decider, refuse_nan
+from services.worker.engine.devices import device_of
+from services.worker.engine.grids import Grid
+from services.worker.engine.preprocessing import order_of_channels
+from services.worker.engine.windows import patch_starts
+from services.worker.masks import Masks
+from services.worker.runtimes.base import ModelSpec, Watch
+from services.worker.runtimes.monai_bundle_config import BundleConfiguration
+from services.worker.runtimes.monai_bundle_folder import BundleFolder
+from services.worker.runtimes.monai_bundle_images import MemoryReader, grid_of
+from services.worker.runtimes.monai_bundle_weights import network_of
+from services.worker.runtimes.no_network import without_network
+
+IMAGE, PREDICTION = "image", "pred"
+"""What MONAI's evaluator calls the network's input and its output."""
+
+PREPROCESSED, INFERRED = 0.1, 0.8
+"""Share of a run that is done by then."""
+
+
+def load(archive: Path, spec: ModelSpec, options: ModelOptions) -> "BundleModel":
+    """The bundle of `archive`. Raises ModelFailed when it or an option cannot work."""
+    device = device_of(options)
+    folder = BundleFolder(archive)
+    try:
+        with _surroundings(folder):
+            return BundleModel(folder, spec, options, device)
+    except BaseException:
+        folder.close()
+        raise
+
+
+@contextmanager
+def _surroundings(folder: BundleFolder) -> Iterator[None]:
+    with folder.entered(), without_network("The bundle"), warnings.catch_warnings(action="ignore"), torch.no_grad():
+        yield
+
+
+class BundleModel:
+    """A `LoadedModel` of a bundle whose files stay in the scratch folder as long as it lives."""
+
+    def __init__(self, folder: BundleFolder, spec: ModelSpec, options: ModelOptions, device: torch.device) -> None:
+        self._structures = spec.structures
+        self._options = options
+        self._device = device
+        self._folder = folder
+        self._reader = MemoryReader()
+        configuration = BundleConfiguration(folder, options.bundle, device, self._reader)
+        self._keys = _keys_for(configuration, max(1, len(spec.channels)))
+        self._result_key = configuration.result_key
+        self._input_channels = configuration.input_channels
+        self._preprocessing = configuration.make(_part(configuration, "preprocessing", "dataset::transform"))
+        configuration.initialize()
+        self._network = network_of(configuration, folder.root, device)
+        self._inferer = self._inferer_of(configuration)
+        postprocessing = _part(configuration, "evaluator::postprocessing", "postprocessing", optional=True)
+        self._postprocessing = configuration.make(postprocessing) if postprocessing else None
+        amp = "evaluator::amp" in configuration and bool(configuration.make("evaluator::amp"))
+        self._mixed_precision = amp and device.type == "cuda"
+        more = configuration.make("evaluator::amp_kwargs") if "evaluator::amp_kwargs" in configuration else None
+        self._mixed_precision_options: Mapping[str, Any] = more or {}
+        weakref.finalize(self, folder.close)
+
+    def segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> None:
+        """Raises ModelFailed or InvalidModelInput, or whatever the bundle raises."""
+        order = order_of_channels(self._options, [volume.channel_id for volume in volumes])
+        with _surroundings(self._folder):
+            result, grid = self._result([volumes[position] for position in order], watch)
+            self._draw(result, grid, volumes, masks)
+        for index, structure in enumerate(self._structures):
+            volume_mm3 = volumes[structure.channel_index].geometry.voxel_volume_mm3
+            clean(masks, index, cleanup_of(self._options, structure), volume_mm3)
+        watch.report(1.0)
+
+    # --- The bundle's own part -----------------------------------------------------------------------------------
+
+    def _result(self, volumes: Sequence[Volume], watch: Watch) -> tuple[Tensor, Grid]:
+        """What the bundle would save: (outputs, depth, height, width), and where that lies."""
+        try:
+            names = self._reader.offer(volumes)
+            data = apply_transform(self._preprocessing, self._named(names))
+        finally:
+            self._reader.offer([])
+        data = data[0] if isinstance(data, list) and len(data) == 1 else data
+        self._check_input(data)
+        watch.report(PREPROCESSED)
+        batch = list_data_collate([data])
+        image = batch[IMAGE].to(self._device)
+        with (
+            self._counting(image, watch),
+            torch.autocast("cuda", enabled=self._mixed_precision, **self._mixed_precision_options),
+        ):
+            prediction = self._inferer(image, self._network)
+        prediction = self._checked(prediction, image)
+        watch.report(INFERRED)
+        [before] = decollate_batch(batch)
+        [after] = decollate_batch({IMAGE: image, PREDICTION: prediction})
+        data = before | after
+        if self._postprocessing is not None:
+            data = apply_transform(self._postprocessing, data)
+        return self._placed(data)
+
+    def _named(self, names: list[str]) -> dict[str, Any]:
+        if len(self._keys) == 1:
+            return {self._keys[0]: names if len(names) > 1 else names[0]}
+        return dict(zip(self._keys, names, strict=True))
+
+    def _check_input(self, data: Any) -> None:
+        image = data.get(IMAGE) if isinstance(data, Mapping) else None
+        if not isinstance(image, Tensor):
+            keys = ", ".join(map(str, data)) if isinstance(data, Mapping) else f"a {type(data).__name__}"
+            raise ModelFailed(
+                f"The bundle's preprocessing returns no tensor {IMAGE!r}, which its network is called with; it "
+                f"returns {keys}. Bring its channels together under that key."
+            )
+        if image.ndim != 4:
+            raise ModelFailed(
+                f"The bundle's preprocessing returns an image of shape {tuple(image.shape)}; expected (channels, x, y, "
+                "z). Add EnsureChannelFirstd after LoadImaged."
+            )
+        if self._input_channels is not None and image.shape[0] != self._input_channels:
+            raise ModelFailed(
+                f"The bundle's preprocessing returns {image.shape[0]} channels, and its metadata says that the network "
+                f"takes {self._input_channels}; declare the model with the input channels that it takes."
+            )
+
+    def _checked(self, prediction: Any, image: Tensor) -> MetaTensor:
+        """The network's answer where it has its input's shape."""
+        while isinstance(prediction, list | tuple) and prediction:
+            prediction = prediction[0]  # as deep supervision has it
+        if not isinstance(prediction, Tensor):
+            raise ModelFailed(f"The bundle's network returned a {type(prediction).__name__}; expected a tensor.")
+        spatial = tuple(image.shape[2:])
+        if prediction.ndim != 5 or tuple(prediction.shape[2:]) != spatial or prediction.shape[0] != 1:
+            raise ModelFailed(
+                f"The bundle's network returned a tensor of shape {tuple(prediction.shape)}; expected (1, outputs, "
+                f"{', '.join(map(str, spatial))}), the shape of its input with an output per structure or class."
+            )
+        if isinstance(prediction, MetaTensor):
+            return prediction
+        placed = MetaTensor(prediction)  # TorchScript does not pass on where an image lies
+        if isinstance(image, MetaTensor):
+            placed.copy_meta_from(image)  # type: ignore[no-untyped-call]  # MONAI's own gap
+        return placed
+
+    def _placed(self, data: Any) -> tuple[Tensor, Grid]:
+        result = data.get(self._result_key) if isinstance(data, Mapping) else None
+        if result is None:
+            keys = ", ".join(map(str, data)) if isinstance(data, Mapping) else f"a {type(data).__name__}"
+            raise ModelFailed(
+                f"The bundle's postprocessing returns no {self._result_key!r}; it returns {keys}. Correct its keys."
+            )
+        if not isinstance(result, MetaTensor):
+            raise ModelFailed(
+                f"The bundle's postprocessing returns a {type(result).__name__} that does not say where it lies; keep "
+                "MONAI's MetaTensor (track_meta)."
+            )
+        placed: Any = result[None] if result.ndim == 3 else result
+        if placed.ndim != 4 or placed.affine.shape != (4, 4):
+            raise ModelFailed(
+                f"The bundle's postprocessing returns an array of shape {tuple(result.shape)}; expected (outputs, x, "
+                "y, z)."
+            )
+        return as_tensor(placed.as_tensor()).permute(0, 3, 2, 1), grid_of(placed)
+
+    # --- From its result to masks --------------------------------------------------------------------------------
+
+    def _draw(self, result: Tensor, grid: Grid, volumes: Sequence[Volume], masks: Masks) -> None:
+        result = self._labels_as_numbers(result)
+        whole = not result.is_floating_point()
+        decide = decider(
+            self._options,
+            self._structures,
+            result.shape[0],
+            whole_numbers=whole,
+            boolean=result.dtype == torch.bool,
+        )
+        canvas, direct = canvas_on(grid, self._structures, volumes, masks)
+        for box, outputs in in_slabs(result):
+            canvas.planes[0][(slice(None), *box)] = decide.bits(outputs)
+        if not direct:
+            bring_back(canvas, grid, self._structures, volumes, masks, self._device)
+
+    def _labels_as_numbers(self, result: Tensor) -> Tensor:
+        """MONAI keeps labels as floats. One output of whole numbers is labels, unless the options say otherwise."""
+        wanted = self._options.postprocessing.decision
+        if not result.is_floating_point() or result.shape[0] != 1 or wanted is Decision.THRESHOLD:
+            return result
+        refuse_nan(result)
+        if bool((result == result.round()).all()) and bool((result >= 0).all()):
+            return result.to(torch.int32)
+        if len(self._structures) > 1 or self._options.mapping:
+            raise ModelFailed(
+                "The bundle returns one output that is not whole numbers, and labels are needed to tell structures "
+                "apart; have its AsDiscreted come after Invertd, or set nearest_interp of Invertd to true."
+            )
+        return result
+
+    # --- Its parts -----------------------------------------------------------------------------------------------
+
+    def _inferer_of(self, configuration: BundleConfiguration) -> Callable[..., Any]:
+        part = _part(configuration, "evaluator::inferer", "inferer", optional=True)
+        inferer: Callable[..., Any] = configuration.make(part) if part else SimpleInferer()
+        return inferer
+
+    @contextmanager
+    def _counting(self, image: Tensor, watch: Watch) -> Iterator[None]:
+        """Report the calls of the network, where it is known how many there will be."""
+        total = _calls(self._inferer, image)
+        done = 0
+
+        def called(*_: Any) -> None:
+            nonlocal done
+            done += 1
+            watch.report(PREPROCESSED + (INFERRED - PREPROCESSED) * min(1.0, done / total))
+
+        handle = self._network.register_forward_hook(called)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def _calls(inferer: Any, image: Tensor) -> int:
+    """How often an inferer calls the network, as far as can be told."""
+    if not isinstance(inferer, SlidingWindowInferer) or not isinstance(inferer.overlap, float):
+        return 1
+    _, _, width, height, depth = image.shape
+    shape = (width, height, depth)
+    wanted = inferer.roi_size if isinstance(inferer.roi_size, Sequence) else [inferer.roi_size] * 3
+    x, y, z = (size if size and size > 0 else length for size, length in zip(wanted, shape, strict=True))
+    patches = math.prod(len(starts) for starts in patch_starts(shape, (x, y, z), inferer.overlap))
+    return max(1, math.ceil(patches / inferer.sw_batch_size))
+
+
+def _keys_for(configuration: BundleConfiguration, channels: int) -> list[str]:
+    """Which key of LoadImaged gets which volume: one for all of them, or one for each."""
+    keys = configuration.image_keys
+    if len(keys) not in {1, channels}:
+        raise ModelFailed(
+            f"The bundle loads {len(keys)} images ({', '.join(keys)}), and the model has {channels} input "
+            f"{'channel' if channels == 1 else 'channels'}; declare as many as it loads, in that order."
+        )
+    return keys
+
+
+def _part(configuration: BundleConfiguration, *names: str, optional: bool = False) -> str:
+    for name in names:
+        if name in configuration and configuration.raw(name) is not None:
+            return name
+    if optional:
+        return ""
+    raise ModelFailed(f"The bundle's configuration has no {names[0]}; add it.")
