@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.core.errors import ModelFailed
-from services.core.model_options import Call, ModelOptions, Precision
+from services.core.model_choices import Call, Precision
+from services.core.model_options import ModelOptions
 from services.worker.runtimes.base import ModelSpec
 
 Length = int | None

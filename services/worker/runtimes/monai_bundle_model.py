@@ -19,7 +19,8 @@ from monai.transforms.transform import apply_transform
 from torch import Tensor
 
 from services.core.errors import ModelFailed
-from services.core.model_options import Decision, ModelOptions
+from services.core.model_choices import Decision
+from services.core.model_options import ModelOptions
 from services.core.volumes import Volume
 from services.worker.engine.answers import as_tensor
 from services.worker.engine.canvas import bring_back, canvas_on, in_slabs

@@ -15,7 +15,8 @@ import onnxruntime
 from torch import Tensor
 
 from services.core.errors import ModelFailed
-from services.core.model_options import Call, ModelOptions
+from services.core.model_choices import Call
+from services.core.model_options import ModelOptions
 from services.worker.engine.devices import device_of
 from services.worker.engine.model import EngineModel
 from services.worker.runtimes.base import ModelSpec, StructureSpec
