@@ -229,6 +229,25 @@ def test_several_outputs_of_keras_are_named_by_their_layers(tmp_path: Path) -> N
     np.testing.assert_array_equal(second, volume > 0)
 
 
+@pytest.mark.parametrize("kind", ["keras", "SavedModel"])
+def test_a_dict_named_for_structures_is_theirs(kind: str, tmp_path: Path) -> None:
+    # Given a model that returns a dict, one entry more than there are structures
+    keras = artifacts_tensorflow.keras()
+    image = keras.Input((*artifacts_tensorflow.FREE, 1), name="image")
+    scores = {"deep": image, "structure 1": keras.layers.ReLU()(image), "0": keras.layers.Rescaling(-1.0)(image)}
+    model = keras.Model(image, scores)
+    if kind == "keras":
+        path = artifacts_tensorflow.saved(tmp_path, model)
+    else:
+        model.export(tmp_path / "apart" / "network", verbose=False)
+        path = artifacts_tensorflow.zip_of(tmp_path)
+    # When it segments, then each structure is the entry of its ID or name
+    volume, _ = volumes()
+    first, second = segmented(tensorflow_spec(path, count=2), volume)
+    np.testing.assert_array_equal(first, volume < 0)
+    np.testing.assert_array_equal(second, volume > 0)
+
+
 def test_a_label_map_of_keras_needs_no_channels(tmp_path: Path) -> None:
     keras = artifacts_tensorflow.keras()
     model = keras_network(KERNEL[:, :1])

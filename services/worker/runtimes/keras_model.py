@@ -22,7 +22,7 @@ from services.core.model_choices import Call
 from services.core.model_options import ModelOptions
 from services.worker.engine.devices import device_of
 from services.worker.engine.model import EngineModel
-from services.worker.runtimes.base import ModelSpec
+from services.worker.runtimes.base import ModelSpec, StructureSpec
 from services.worker.runtimes.channels_last import from_channels_last, to_channels_last
 from services.worker.runtimes.declared_input import DeclaredInput, refuse_precision
 from services.worker.runtimes.module_file import import_module_file
@@ -49,17 +49,19 @@ class KerasPredictor:
     placed: Callable[[], Any]
     """A context in which the backend computes on the device."""
     outputs: Sequence[str]
-    """Names of what the model returns a list of; empty where it does not."""
-    named: Sequence[str]
-    """Those that are the answer, one per structure; none for the first of them."""
+    """Names of what the model returns a list of."""
+    structures: Sequence[StructureSpec]
 
     def __call__(self, batch: Any) -> Any:
         with self.placed():
             answer = self.function(self.to_backend(to_channels_last(batch)))
-        if self.named and isinstance(answer, list | tuple):
-            answer = dict(zip(self.outputs, answer, strict=True))
-        if isinstance(answer, dict):
-            answer = {name: answer[name] for name in self.named} if self.named else next(iter(answer.values()))
+        entries = answer if isinstance(answer, dict) else {}
+        if isinstance(answer, list | tuple) and len(answer) == len(self.outputs):
+            entries = dict(zip(self.outputs, answer, strict=True))
+        if named := answer_names(list(entries), self.structures):
+            answer = {name: entries[name] for name in named}
+        elif isinstance(answer, dict) and len(answer) == 1:
+            [answer] = answer.values()
         return from_channels_last(answer, self.to_torch)
 
 
@@ -89,7 +91,6 @@ def load(spec: ModelSpec, artifact: Path, form: ArtifactForm, options: ModelOpti
         model = _read(spec, artifact, form)
     _check_input(model, spec, options)
     outputs = [str(name) for name in getattr(model, "output_names", [])]
-    named = answer_names(outputs, spec.structures)
 
     def called(values: Any) -> Any:
         return model(values, training=False)
@@ -97,7 +98,9 @@ def load(spec: ModelSpec, artifact: Path, form: ArtifactForm, options: ModelOpti
     # Patches have one shape, or two, so that a graph of each pays; volumes have as many as there are patients.
     compiled = on_tensorflow and options.call is Call.SLIDING_WINDOW
     function = tensors.compiled(called) if compiled else called
-    return EngineModel(spec, options, KerasPredictor(device, function, to_backend, to_torch, placed, outputs, named))
+    return EngineModel(
+        spec, options, KerasPredictor(device, function, to_backend, to_torch, placed, outputs, spec.structures)
+    )
 
 
 def _itself(values: Any) -> Any:

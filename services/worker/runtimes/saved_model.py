@@ -24,6 +24,9 @@ from services.worker.runtimes.unpacking import unpacked
 
 SIGNATURE = "serving_default"
 
+FIRST_OUTPUT = "output_0"
+"""As TensorFlow calls it where a function returns a list."""
+
 INPUT_TYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -38,7 +41,9 @@ class SavedModelPredictor:
     loaded: Any
     """The object that has the variables: functions do not keep it."""
     named: Sequence[str]
-    """Outputs that are the answer, one per structure; none for the first of them."""
+    """Outputs of a dict that are the answer, one per structure; empty where it has one."""
+    first: str | None
+    """That one."""
 
     def __call__(self, batch: Any) -> Any:
         from services.worker.runtimes import tensorflow_tensors as tensors  # noqa: PLC0415 - imported by now
@@ -46,7 +51,7 @@ class SavedModelPredictor:
         with tensors.placed(self.device):
             answer = self.function(tensors.to_tensorflow(to_channels_last(batch.to(self.dtype))))
         if isinstance(answer, Mapping):
-            answer = {name: answer[name] for name in self.named} if self.named else next(iter(answer.values()))
+            answer = {name: answer[name] for name in self.named} if self.named else answer[self.first]
         return from_channels_last(answer, lambda values: tensors.to_torch(values, self.device))
 
 
@@ -82,8 +87,9 @@ def load(spec: ModelSpec, artifact: Path, options: ModelOptions) -> EngineModel:
         )
     declared.check(spec, options, channels_last=True)
     named = answer_names(outputs, spec.structures)
+    first = None if named else _first(outputs)
     dtype = INPUT_TYPES[image.dtype.name]
-    return EngineModel(spec, options, SavedModelPredictor(device, dtype, function, loaded, named))
+    return EngineModel(spec, options, SavedModelPredictor(device, dtype, function, loaded, named, first))
 
 
 def _read(artifact: Path, tf: Any) -> Any:
@@ -106,7 +112,7 @@ def _read(artifact: Path, tf: Any) -> Any:
 
 
 def _function(loaded: Any, tf: Any) -> tuple[Callable[[Any], Any], Any, list[str]]:
-    """What to call with one tensor, the TensorSpec of that, and the names of its outputs.
+    """What to call with one tensor, the TensorSpec of that, and the names of its outputs where it returns a dict.
 
     Raises ModelFailed.
     """
@@ -131,9 +137,21 @@ def _function(loaded: Any, tf: Any) -> tuple[Callable[[Any], Any], Any, list[str
     )
 
 
+def _first(outputs: Sequence[str]) -> str | None:
+    """The output that is the answer. A dict of a SavedModel has no order but that of TensorFlow's own names."""
+    if len(outputs) < 2:
+        return outputs[0] if outputs else None
+    if FIRST_OUTPUT in outputs:
+        return FIRST_OUTPUT
+    raise ModelFailed(
+        f"The model has the outputs {', '.join(sorted(outputs))}, and which is the answer cannot be told; save it with "
+        "one of them, or name them for the structures."
+    )
+
+
 def _only(inputs: Sequence[Any]) -> Any:
     if len(inputs) != 1:
-        listed = ", ".join(str(image.name) for image in inputs) or "none"
+        listed = ", ".join(sorted(str(image.name) for image in inputs)) or "none"
         raise ModelFailed(
             f"The model has {len(inputs)} inputs ({listed}); save it with one, the image, and everything else fixed."
         )
