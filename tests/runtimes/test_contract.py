@@ -12,6 +12,7 @@ from services.core.errors import RuntimeUnavailable
 from services.worker.runtimes import MODULES, runtime
 from services.worker.runtimes.base import ModelSpec
 from tests.runtimes import artifacts, artifacts_onnx, artifacts_tensorflow
+from tests.runtimes import artifacts, artifacts_voxels
 from tests.runtimes.running import Heard, loaded, segmented
 
 Make = Callable[[Path, int], ModelSpec]
@@ -26,6 +27,10 @@ KINDS: dict[str, Make] = {
     "tensorflow SavedModel": artifacts_tensorflow.saved_model,
     "keras": artifacts_tensorflow.keras_file,
     "keras h5": artifacts_tensorflow.hdf5_file,
+    "sklearn skops": artifacts_voxels.sklearn_skops,
+    "sklearn joblib": artifacts_voxels.sklearn_joblib,
+    "xgboost json": artifacts_voxels.xgboost_json,
+    "xgboost ubj": artifacts_voxels.xgboost_ubj,
 }
 
 

@@ -88,7 +88,8 @@ def load(spec: ModelSpec, options: ModelOptions) -> EngineModel:
     predictor = XGBoostPredictor(booster, objective, trees, scores, in_place)
     options = options_of_scores(options, spec) if scores else options_of_labels(options)
     model = EngineModel(spec, options, predictor)
-    predictor(np.zeros((1, len(columns)), np.float32))
+    with warnings.catch_warnings(action="ignore"):  # what matters of them is checked
+        predictor(np.zeros((1, len(columns)), np.float32))
     if on_gpu:
         _check_still_on_gpu(booster, options)
     return model
