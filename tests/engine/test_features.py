@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from services.core.errors import InvalidModelInput
-from services.core.model_choices import FEATURES
-from services.core.model_options import ModelOptions
+from services.core.model_options import FEATURES, ModelOptions
 from services.core.volumes import Geometry, Volume
 from services.worker.engine import features as module
 from services.worker.engine.features import column_names, feature_slabs
@@ -63,7 +62,7 @@ def test_a_feature_is_what_scipy_computes_for_the_whole_volume(feature: str, mon
     volume = noise()
     wanted = whole_features([volume], [feature], OBLIQUE)
     rows = rows_of(given(volume), feature)
-    if feature.split(":", maxsplit=1)[0] in {"mean", "deviation"}:  # whose rounding depends on how sums are made
+    if feature.partition(":")[0] in {"mean", "deviation"}:  # whose rounding depends on how sums are made
         np.testing.assert_allclose(rows, wanted, rtol=1e-6, atol=1e-4)
     else:
         np.testing.assert_array_equal(rows, wanted)

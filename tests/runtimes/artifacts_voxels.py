@@ -26,7 +26,8 @@ def levels(count: int = 1) -> NDArray[np.int16]:
     for label in range(1, count + 1):
         width = 24 // (count + 1)
         volume[1:5, 4:20, label * width : label * width + width // 2 + 1] = 160 * label - 120
-    return volume + random.integers(-20, 20, volume.shape, np.int16)
+    volume += random.integers(-20, 20, volume.shape, np.int16)
+    return volume
 
 
 def labels_of(volume: NDArray[np.int16]) -> NDArray[np.int64]:

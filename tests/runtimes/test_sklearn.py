@@ -37,8 +37,9 @@ from tests.runtimes.whole_features import whole_features
 
 def unseen(count: int = 2, seed: int = 5) -> NDArray[np.int16]:
     """Another volume of the same tissues, with far more noise, so that a classifier has something to decide."""
-    noise = np.random.default_rng(seed).integers(-90, 90, (6, 24, 24), np.int16)
-    return levels(count)[::-1] + noise
+    volume = levels(count)[::-1].copy()
+    volume += np.random.default_rng(seed).integers(-90, 90, volume.shape, np.int16)
+    return volume
 
 
 CLASSIFIERS: dict[str, Callable[[], Any]] = {

@@ -99,7 +99,7 @@ def test_a_gpu_that_xgboost_does_not_find_is_an_error(tmp_path: Path, monkeypatc
     with pytest.raises(ModelFailed, match="this XGBoost was built without CUDA; install the package xgboost instead"):
         loaded(spec)
     # Or one with CUDA that cannot use the GPU
-    monkeypatch.setattr(xgboost_model.xgboost, "build_info", lambda: {"USE_CUDA": True})
+    monkeypatch.setattr(xgboost, "build_info", lambda: {"USE_CUDA": True})
     with pytest.raises(ModelFailed, match="XGBoost finds no GPU for the device 'cuda'; set the option"):
         loaded(spec)
 

@@ -1,6 +1,6 @@
 """Features of a whole volume as somebody would compute them to train a model: scipy alone, no slabs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,16 +44,20 @@ def _feature(volume: Float32s, feature: str, spacing: Sequence[float]) -> Float3
 
     def derivative(axis: int, order: int) -> Float32s:
         orders = [order if own == axis else 0 for own in range(3)]
-        filtered: Float32s = ndimage.gaussian_filter(volume, sigmas, orders)
-        return filtered / np.float32(spacing[axis] ** order)
+        return np.asarray(ndimage.gaussian_filter(volume, sigmas, orders) / np.float32(spacing[axis] ** order))
 
-    filters: dict[str, Callable[[], Any]] = {
-        "gaussian": lambda: ndimage.gaussian_filter(volume, sigmas),
-        "gradient": lambda: np.sqrt(sum(derivative(axis, 1) ** 2 for axis in range(3))),
-        "laplacian": lambda: sum(derivative(axis, 2) for axis in range(3)),
-        "mean": lambda: ndimage.uniform_filter(volume.astype(np.float64), sizes),
-        "minimum": lambda: ndimage.minimum_filter(volume, sizes),
-        "maximum": lambda: ndimage.maximum_filter(volume, sizes),
-        "deviation": lambda: ndimage.generic_filter(volume.astype(np.float64), np.std, sizes),
-    }
-    return np.asarray(filters[kind](), np.float32)
+    result: Any
+    match kind:
+        case "gaussian":
+            result = ndimage.gaussian_filter(volume, sigmas)
+        case "gradient":
+            result = np.sqrt(sum(derivative(axis, 1) ** 2 for axis in range(3)))
+        case "laplacian":
+            result = sum(derivative(axis, 2) for axis in range(3))
+        case "mean":
+            result = ndimage.uniform_filter(volume.astype(np.float64), sizes)
+        case "deviation":
+            result = ndimage.generic_filter(volume.astype(np.float64), np.std, sizes)
+        case _:
+            result = {"minimum": ndimage.minimum_filter, "maximum": ndimage.maximum_filter}[kind](volume, sizes)
+    return np.asarray(result, np.float32)

@@ -25,7 +25,9 @@ sum here (`uniform_filter`), whose rounding depends on where it began.
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate, repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +36,9 @@ from scipy import ndimage
 from services.core.errors import InvalidModelInput
 from services.core.model_choices import split_feature
 from services.core.volumes import Vector
-from services.worker.engine.grids import Affine
+from services.worker.engine.grids import Affine, Grid
 from services.worker.engine.preprocessing import ModelInput
+from services.worker.runtimes.thread_limit import thread_count
 
 TRUNCATE = 4.0
 """Standard deviations after which a Gaussian ends: scipy's default, which is what features were trained with."""
@@ -45,6 +48,9 @@ SLAB_VALUES = 2**25
 
 SLAB_VOXELS = 2**22
 """Voxels at once, of which filters hold a few copies in double precision."""
+
+MOST_THREADS = 4
+"""Columns at once: each holds those copies."""
 
 MOST_REACH = 4096
 """Voxels that a filter may reach; more is a wrong spacing, and would take hours."""
@@ -90,27 +96,42 @@ def feature_slabs(data: ModelInput, features: Sequence[str]) -> Iterator[tuple[i
     """
     depth, height, width = data.grid.shape
     wanted = columns(features, len(data.channels))
-    count = len(column_names(features, [""] * len(data.channels)))
-    reaches = {feature: _reach(feature, data.grid.spacing) for feature in features}
-    halo = max((reach[0] for reach in reaches.values()), default=0)
+    *places, count = accumulate((3 if column.feature == POSITION else 1 for column in wanted), initial=0)
+    halo = max((_reach(feature, data.grid.spacing)[0] for feature in features), default=0)
     step = max(1, min(SLAB_VOXELS, SLAB_VALUES // count) // (height * width))
-    for first in range(0, depth, step):
-        stop = min(first + step, depth)
-        before, after = max(0, first - halo), min(depth, stop + halo)
-        values = data.patch((before, 0, 0), (after - before, height, width)).cpu().numpy()
-        rows = np.empty((stop - first, height, width, count), np.float32)
-        place = 0
-        for column in wanted:
-            if column.feature == POSITION:
-                rows[..., place : place + 3] = _positions(data.grid.affine, first, rows.shape)
-                place += 3
-                continue
-            reach = reaches[column.feature][0]
-            around = slice(max(before, first - reach) - before, min(after, stop + reach) - before)
-            inner = slice(first - before - around.start, stop - before - around.start)
-            rows[..., place] = _feature(values[column.channel, around], inner, column.feature, data.grid.spacing)
-            place += 1
-        yield first, stop, rows.reshape(-1, count)
+    with ThreadPoolExecutor(min(MOST_THREADS, thread_count()), "features") as pool:
+        for first in range(0, depth, step):
+            stop = min(first + step, depth)
+            before, after = max(0, first - halo), min(depth, stop + halo)
+            values = data.patch((before, 0, 0), (after - before, height, width)).cpu().numpy()
+            slab = _Slab(data.grid, values, before, first, stop)
+            rows = np.empty((stop - first, height, width, count), np.float32)
+            # scipy lets go of the interpreter while it filters.
+            list(pool.map(slab.fill, repeat(rows), places, wanted))
+            yield first, stop, rows.reshape(-1, count)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Slab:
+    """Slices `first` to `stop` of a grid, with what filters need around them: `values` begin at slice `before`."""
+
+    grid: Grid
+    values: Float32s
+    """(channels, depth, height, width)"""
+    before: int
+    first: int
+    stop: int
+
+    def fill(self, rows: Float32s, place: int, column: Column) -> None:
+        """Write a feature into `rows` (depth, height, width, columns), from column `place` on."""
+        if column.feature == POSITION:
+            rows[..., place : place + 3] = _positions(self.grid.affine, self.first, rows.shape)
+            return
+        reach = _reach(column.feature, self.grid.spacing)[0]
+        start = max(self.before, self.first - reach)
+        around = self.values[column.channel, start - self.before : self.stop + reach - self.before]
+        inner = slice(self.first - start, self.stop - start)
+        rows[..., place] = _feature(around, inner, column.feature, self.grid.spacing)
 
 
 def _reach(feature: str, spacing: Vector) -> tuple[int, int, int]:
