@@ -44,7 +44,7 @@ def volume(shape: tuple[int, int, int] = (7, 6, 5)) -> NDArray[np.int16]:
     return np.random.default_rng(3).integers(-100, 100, shape, np.int16)
 
 
-@pytest.mark.parametrize("rows", [1, 5, 10, 17, 30, 61, 100, 10_000])
+@pytest.mark.parametrize("rows", [1, 5, 10, 17, 20, 30, 61, 100, 10_000])
 @pytest.mark.parametrize("slices", [1, 3, 100])
 def test_answers_go_to_their_voxels(rows: int, slices: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a model that finds what is above 20, asked for so many rows at a time

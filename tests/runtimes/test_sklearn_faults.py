@@ -185,6 +185,10 @@ BAD: dict[str, tuple[Callable[[Path], ModelSpec], str]] = {
         r"holds os\.system, not scikit-learn's or numpy's own, which could run any code; leave it out",
     ),
     "a function of scikit-learn": (
+        with_schema(lambda schema: schema.update(__class__="check_array", __module__="sklearn.utils.validation")),
+        r"holds sklearn\.utils\.validation\.check_array, not",
+    ),
+    "of a part of scikit-learn that loads": (
         with_schema(lambda schema: schema.update(__class__="fetch_openml", __module__="sklearn.datasets._openml")),
         r"holds sklearn\.datasets\._openml\.fetch_openml, not",
     ),
