@@ -11,8 +11,7 @@ from services.core.catalogue import RuntimeName
 from services.core.errors import RuntimeUnavailable
 from services.worker.runtimes import MODULES, runtime
 from services.worker.runtimes.base import ModelSpec
-from tests.runtimes import artifacts, artifacts_onnx, artifacts_tensorflow
-from tests.runtimes import artifacts, artifacts_voxels
+from tests.runtimes import artifacts, artifacts_onnx, artifacts_tensorflow, artifacts_voxels
 from tests.runtimes.running import Heard, loaded, segmented
 
 Make = Callable[[Path, int], ModelSpec]
