@@ -38,6 +38,13 @@ CALLS: Mapping[str, tuple[Call, ...]] = {
 }
 """The calls of each runtime, its default first. A runtime without any does everything by itself."""
 
+FOR_BUNDLES = frozenset(
+    {"bundle", "mapping", "ignored_outputs", "inference.device", "preprocessing.channel_order"}
+    | {"postprocessing.decision", "postprocessing.threshold", "postprocessing.structures"}
+    | {"postprocessing.fill_holes", "postprocessing.largest_component", "postprocessing.minimum_volume_mm3"}
+)
+"""What is left to say of a bundle, which does the rest itself: what comes before it, and what becomes of its result."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -255,8 +262,27 @@ def model_options(
         raise InvalidModel(
             "The options cannot be used: call: voxels needs features, the columns of a row in the training's order."
         )
+    _check_bundle(runtime, options)
     _check_names(options, structures, channels)
     return options
+
+
+def _check_bundle(runtime: str, options: ModelOptions) -> None:
+    if runtime != RuntimeName.MONAI_BUNDLE:
+        if options.bundle:
+            raise InvalidModel("The options cannot be used: bundle is for the monai_bundle runtime; leave it out.")
+        return
+    set_ones = []
+    for name in ModelOptions.model_fields:
+        value = getattr(options, name)
+        if name not in options.model_fields_set or value == ModelOptions.model_fields[name].get_default():
+            continue
+        set_ones += [f"{name}.{part}" for part in value.model_fields_set] if isinstance(value, _Section) else [name]
+    if foreign := sorted(set(set_ones) - FOR_BUNDLES):
+        raise InvalidModel(
+            f"The options cannot be used: a MONAI bundle does by itself what {', '.join(foreign)} would do; override "
+            "its own configuration by the option bundle."
+        )
 
 
 def _check_names(options: ModelOptions, structures: Sequence[Structure], channels: Sequence[InputChannel]) -> None:

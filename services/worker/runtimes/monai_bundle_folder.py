@@ -47,7 +47,8 @@ class BundleFolder:
         if str(self.root) in sys.path:
             sys.path.remove(str(self.root))
         for name, module in list(sys.modules.items()):
-            places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+            # Looked up as plain attributes: a module may answer to any name, as those of torch do.
+            places = [vars(module).get("__file__"), *vars(module).get("__path__", ())]
             if any(place and Path(str(place)).is_relative_to(self.root) for place in places):
                 del sys.modules[name]
         shutil.rmtree(self._unpacked, ignore_errors=True)
