@@ -14,8 +14,8 @@ from monai.bundle.workflows import ConfigWorkflow
 from numpy.typing import NDArray
 from torch import nn
 
+from services.core.model_spec import ModelSpec
 from services.core.volumes import Geometry, Volume
-from services.worker.runtimes.base import ModelSpec
 from tests.runtimes.artifacts import structures
 
 Json = dict[str, Any]
@@ -137,7 +137,7 @@ def write_bundle(folder: Path, entries: Json, network: nn.Module | None, meta: J
 def packed(root: Path) -> Path:
     """The zip that a user would attach, with the folder itself in it as the model zoo has it."""
     archive = root.with_suffix(".zip")
-    with zipfile.ZipFile(archive, "w") as file:
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         for path in sorted(root.rglob("*")):
             file.write(path, path.relative_to(root.parent))
     return archive
@@ -158,7 +158,7 @@ def monai_bundle(folder: Path, count: int = 1) -> ModelSpec:
 
 def as_nifti(volume: Volume, path: Path) -> Path:
     """The volume as SimpleITK writes it."""
-    image = SimpleITK.GetImageFromArray(volume.voxels)
+    image: Any = SimpleITK.GetImageFromArray(volume.voxels)
     geometry = volume.geometry
     image.SetOrigin(geometry.origin)
     image.SetSpacing(geometry.spacing)
@@ -170,7 +170,7 @@ def as_nifti(volume: Volume, path: Path) -> Path:
 
 def from_nifti(path: Path, channel_id: str = "") -> Volume:
     """What a workstation would send of that file."""
-    image = SimpleITK.ReadImage(str(path))
+    image: Any = SimpleITK.ReadImage(str(path))
     x, y, z = np.array(image.GetDirection()).reshape(3, 3).T.tolist()
     geometry = Geometry(image.GetOrigin(), tuple(x), tuple(y), tuple(z), image.GetSpacing())
     return Volume(SimpleITK.GetArrayFromImage(image), geometry, channel_id)

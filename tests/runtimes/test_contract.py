@@ -12,6 +12,7 @@ from services.core.errors import RuntimeUnavailable
 from services.worker.runtimes import MODULES, runtime
 from services.worker.runtimes.base import ModelSpec
 from tests.runtimes import artifacts, artifacts_onnx, artifacts_tensorflow, artifacts_voxels
+from tests.runtimes.artifacts_monai_bundle import monai_bundle
 from tests.runtimes.running import Heard, loaded, segmented
 
 Make = Callable[[Path, int], ModelSpec]
@@ -30,6 +31,7 @@ KINDS: dict[str, Make] = {
     "sklearn joblib": artifacts_voxels.sklearn_joblib,
     "xgboost json": artifacts_voxels.xgboost_json,
     "xgboost ubj": artifacts_voxels.xgboost_ubj,
+    "monai_bundle": monai_bundle,
 }
 
 

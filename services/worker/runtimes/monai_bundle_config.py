@@ -36,6 +36,9 @@ WITHOUT_EFFECT = frozenset(
 )
 """Arguments of an evaluator that change no result here."""
 
+WRAPPERS = ("Failed to instantiate", "Failed to evaluate")
+"""How MONAI's own words begin, around what a component raised."""
+
 NOT_RUN = frozenset({"evaluator", "dataset", "dataloader", "handlers"})
 """What this server does itself; what needs it is not evaluated."""
 
@@ -73,8 +76,13 @@ class BundleConfiguration:
         saved = self._keys_of(self._savers)
         return saved[0] if len(saved) == 1 else "pred"
 
-    def __contains__(self, part: str) -> bool:
-        return part in self._parser
+    def first_of(self, *parts: str) -> str | None:
+        """The first of these parts that there is and that is not null."""
+        return next((part for part in parts if self._parser.get(part) is not None), None)
+
+    def value(self, part: str, default: Any) -> Any:
+        """The part where there is one. Raises ModelFailed where it cannot be made."""
+        return default if self.first_of(part) is None else self.make(part)
 
     def raw(self, part: str) -> Any:
         """The part as it is written; None where there is none."""
@@ -197,12 +205,8 @@ class BundleConfiguration:
 
     def _cannot_make(self, part: str, error: Exception) -> ModelFailed:
         cause: BaseException = error
-        while (deeper := cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)) is not None:
-            if isinstance(cause, OptionalImportError | ModelFailed):
-                break
-            cause = deeper
-        if isinstance(cause, ModelFailed):
-            return cause
+        while isinstance(cause, RuntimeError) and str(cause).startswith(WRAPPERS) and cause.__cause__ is not None:
+            cause = cause.__cause__
         what = f"The bundle's {part} cannot be made ({type(cause).__name__}: {one_line(cause)})"
         if isinstance(cause, OptionalImportError):
             return ModelFailed(f"{what}; install that package into the worker's environment.")

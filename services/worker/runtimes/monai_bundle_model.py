@@ -16,11 +16,13 @@ from monai.data.meta_tensor import MetaTensor
 from monai.data.utils import decollate_batch, list_data_collate
 from monai.inferers.inferer import SimpleInferer, SlidingWindowInferer
 from monai.transforms.transform import apply_transform
+from monai.utils.misc import ImageMetaKey
 from torch import Tensor
 
 from services.core.errors import ModelFailed
 from services.core.model_choices import Decision
 from services.core.model_options import ModelOptions
+from services.core.model_spec import ModelSpec
 from services.core.volumes import Volume
 from services.worker.engine.answers import as_tensor
 from services.worker.engine.canvas import bring_back, canvas_on, in_slabs
@@ -31,12 +33,12 @@ from services.worker.engine.grids import Grid
 from services.worker.engine.preprocessing import order_of_channels
 from services.worker.engine.windows import patch_starts
 from services.worker.masks import Masks
-from services.worker.runtimes.base import ModelSpec, Watch
 from services.worker.runtimes.monai_bundle_config import BundleConfiguration
 from services.worker.runtimes.monai_bundle_folder import BundleFolder
 from services.worker.runtimes.monai_bundle_images import MemoryReader, grid_of
 from services.worker.runtimes.monai_bundle_weights import network_of
 from services.worker.runtimes.no_network import without_network
+from services.worker.watch import Watch
 
 IMAGE, PREDICTION = "image", "pred"
 """What MONAI's evaluator calls the network's input and its output."""
@@ -76,16 +78,18 @@ class BundleModel:
         self._keys = _keys_for(configuration, max(1, len(spec.channels)))
         self._result_key = configuration.result_key
         self._input_channels = configuration.input_channels
-        self._preprocessing = configuration.make(_part(configuration, "preprocessing", "dataset::transform"))
+        preprocessing = configuration.first_of("preprocessing", "dataset::transform")
+        if preprocessing is None:
+            raise ModelFailed("The bundle's configuration has no preprocessing; add it, with its LoadImaged.")
+        self._preprocessing = configuration.make(preprocessing)
         configuration.initialize()
         self._network = network_of(configuration, folder.root, device)
-        self._inferer = self._inferer_of(configuration)
-        postprocessing = _part(configuration, "evaluator::postprocessing", "postprocessing", optional=True)
+        inferer = configuration.first_of("evaluator::inferer", "inferer")
+        self._inferer: Callable[..., Any] = configuration.make(inferer) if inferer else SimpleInferer()
+        postprocessing = configuration.first_of("evaluator::postprocessing", "postprocessing")
         self._postprocessing = configuration.make(postprocessing) if postprocessing else None
-        amp = "evaluator::amp" in configuration and bool(configuration.make("evaluator::amp"))
-        self._mixed_precision = amp and device.type == "cuda"
-        more = configuration.make("evaluator::amp_kwargs") if "evaluator::amp_kwargs" in configuration else None
-        self._mixed_precision_options: Mapping[str, Any] = more or {}
+        self._mixed_precision = bool(configuration.value("evaluator::amp", False)) and device.type == "cuda"
+        self._mixed_precision_options: Mapping[str, Any] = configuration.value("evaluator::amp_kwargs", {})
         weakref.finalize(self, folder.close)
 
     def segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> None:
@@ -177,10 +181,11 @@ class BundleModel:
             raise ModelFailed(
                 f"The bundle's postprocessing returns no {self._result_key!r}; it returns {keys}. Correct its keys."
             )
-        if not isinstance(result, MetaTensor):
+        # A tensor that lost where it lies may have been wrapped again, and then claims to be at the origin.
+        if not isinstance(result, MetaTensor) or ImageMetaKey.FILENAME_OR_OBJ not in result.meta:
             raise ModelFailed(
-                f"The bundle's postprocessing returns a {type(result).__name__} that does not say where it lies; keep "
-                "MONAI's MetaTensor (track_meta)."
+                f"The bundle's postprocessing returns a {type(result).__name__} that does not say any more where it "
+                "lies; keep MONAI's MetaTensor (track_meta), or use Invertd."
             )
         placed: Any = result[None] if result.ndim == 3 else result
         if placed.ndim != 4 or placed.affine.shape != (4, 4):
@@ -223,16 +228,12 @@ class BundleModel:
             )
         return result
 
-    # --- Its parts -----------------------------------------------------------------------------------------------
-
-    def _inferer_of(self, configuration: BundleConfiguration) -> Callable[..., Any]:
-        part = _part(configuration, "evaluator::inferer", "inferer", optional=True)
-        inferer: Callable[..., Any] = configuration.make(part) if part else SimpleInferer()
-        return inferer
-
     @contextmanager
     def _counting(self, image: Tensor, watch: Watch) -> Iterator[None]:
-        """Report the calls of the network, where it is known how many there will be."""
+        """Report the calls of the network, where it is known how many there will be, and it can be heard."""
+        if isinstance(self._network, torch.jit.ScriptModule):
+            yield
+            return
         total = _calls(self._inferer, image)
         done = 0
 
@@ -269,12 +270,3 @@ def _keys_for(configuration: BundleConfiguration, channels: int) -> list[str]:
             f"{'channel' if channels == 1 else 'channels'}; declare as many as it loads, in that order."
         )
     return keys
-
-
-def _part(configuration: BundleConfiguration, *names: str, optional: bool = False) -> str:
-    for name in names:
-        if name in configuration and configuration.raw(name) is not None:
-            return name
-    if optional:
-        return ""
-    raise ModelFailed(f"The bundle's configuration has no {names[0]}; add it.")

@@ -31,7 +31,7 @@ def network_of(configuration: BundleConfiguration, root: Path, device: torch.dev
 
     Raises ModelFailed.
     """
-    part = next((name for name in NETWORKS if name in configuration), None)
+    part = configuration.first_of(*NETWORKS)
     script = root / "models" / "model.ts"
     loaders = list(configuration.components(CHECKPOINT_LOADERS))
     if part is None:
@@ -78,8 +78,8 @@ def _load_checkpoint(configuration: BundleConfiguration, loader: str, device: to
     checkpoint = _read(path, device, root)
     if len(targets) == 1 and next(iter(targets)) not in checkpoint:
         checkpoint = {next(iter(targets)): checkpoint}
-    strict = f"{loader}::strict" not in configuration or bool(configuration.make(f"{loader}::strict"))
-    same_shapes = f"{loader}::strict_shape" not in configuration or bool(configuration.make(f"{loader}::strict_shape"))
+    strict = bool(configuration.value(f"{loader}::strict", True))
+    same_shapes = bool(configuration.value(f"{loader}::strict_shape", True))
     for name, target in targets.items():
         if not isinstance(target, nn.Module):
             continue
