@@ -329,6 +329,12 @@ def test_a_result_that_is_no_mask_is_refused_with_its_own_message(case: str, tmp
     assert "\n" not in failure.value.details
 
 
+def test_overrides_of_a_configuration_are_for_bundles_only(tmp_path: Path) -> None:
+    spec = artifacts.spec_of(artifacts.state_dict(tmp_path).artifact, options={"bundle": {"inferer::overlap": 0.5}})
+    with pytest.raises(ModelFailed, match="bundle is for the monai_bundle runtime; leave it out"):
+        loaded(spec)
+
+
 def test_a_volume_that_lies_nowhere_is_refused(tmp_path: Path) -> None:
     flat = Volume(VOLUME, Geometry(z_axis=(0.0, 1.0, 0.0)))
     with pytest.raises(InvalidModelInput, match="do not span a volume"):
