@@ -1,6 +1,5 @@
 """Every way in which a MONAI bundle can be wrong has a message of its own, which says what to do."""
 
-import json
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -358,8 +357,14 @@ def test_weights_that_have_to_be_unpickled_are(tmp_path: Path) -> None:
 
 
 def test_what_was_overridden_is_what_runs(tmp_path: Path) -> None:
-    entries = json.loads(json.dumps(plain(SIGMOID, INVERT, ABOVE_HALF, SAVE)))
-    [mask] = segmented(
-        of(entries, options={"bundle": {"postprocessing::transforms::2::threshold": 2}})(tmp_path), VOLUME
-    )
+    entries = plain(SIGMOID, INVERT, ABOVE_HALF, SAVE)
+    spec = of(entries, options={"bundle": {"postprocessing::transforms::2::threshold": 2}})(tmp_path)
+    [mask] = segmented(spec, VOLUME)
     assert not mask.any()
+
+
+def test_nothing_is_saved(tmp_path: Path, scratch: Path) -> None:
+    spec = monai_bundle(tmp_path)
+    model = loaded(spec)
+    segmented(spec, VOLUME, model=model)
+    assert not list(scratch.rglob("*.nii*"))
