@@ -13,6 +13,7 @@ import xgboost
 
 from services.core.errors import ModelFailed
 from services.worker.runtimes.base import ModelSpec
+from services.worker.runtimes.ubjson import check_ubjson
 from tests.runtimes.artifacts_voxels import booster, saved, sklearn_skops, spec_of, training
 from tests.runtimes.running import loaded
 
@@ -66,6 +67,7 @@ BAD: dict[str, tuple[Callable[[Path], ModelSpec], str]] = {
     "UBJSON truncated": (lambda f: cut(f, "ubj", 0.5), DAMAGED),
     "UBJSON truncated at its end": (lambda f: cut(f, "ubj", 0.99), DAMAGED),
     "UBJSON of nonsense": (lambda f: file_of(f, b"{L" + bytes(range(256))), DAMAGED),
+    "UBJSON with something after it": (lambda f: file_of(f, saved(f, booster()).read_bytes() + b"}"), DAMAGED),
     "no objective": (lambda f: without(f, "learner", "objective"), DAMAGED),
     "no trees": (lambda f: without(f, "learner", "gradient_booster", "model", "trees"), DAMAGED),
     "a regression": (
@@ -101,6 +103,33 @@ def test_a_bad_model_is_refused_with_its_own_message(case: str, tmp_path: Path) 
     assert failure.value.details.endswith(".")
     assert "\n" not in failure.value.details
     assert ".cc:" not in failure.value.details
+
+
+def test_a_ubjson_file_is_whole_only_as_it_is(tmp_path: Path) -> None:
+    # Given a model's file: XGBoost reads on beyond the end of one that is cut short, so it must never get such
+    content = saved(tmp_path, booster(2)).read_bytes()
+    # Then it is whole as it is, and no part of it is, nor with something after it
+    check_ubjson(content)
+    for length in range(len(content)):
+        with pytest.raises(ValueError, match=r"it is cut short, and ends at byte \d+|goes on after its end"):
+            check_ubjson(content[:length])
+    with pytest.raises(ValueError, match="goes on after its end"):
+        check_ubjson(content + b"}")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[" * 5000, "nested too deeply at byte 101"),
+        (b"{L" + b"\xff" * 8, "a length below zero at byte 1"),
+        (b"{L\x7f" + b"\xff" * 7, "cut short"),
+        (b"[$S#U\x01", r"has b'#' at byte 3"),
+        (b"{U\x01a?}", r"has b'\?' at byte 4"),
+    ],
+)
+def test_what_is_no_ubjson_is_told(content: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_ubjson(content)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

@@ -20,6 +20,7 @@ from services.worker.engine.devices import device_of
 from services.worker.engine.model import EngineModel
 from services.worker.runtimes.base import ModelSpec
 from services.worker.runtimes.thread_limit import thread_limit
+from services.worker.runtimes.ubjson import check_ubjson
 from services.worker.runtimes.voxel_labels import (
     check_column_count,
     declared_columns,
@@ -29,6 +30,7 @@ from services.worker.runtimes.voxel_labels import (
 )
 
 OBJECTIVES = ("multi:softprob", "multi:softmax", "binary:logistic")
+JSON_SPACES = (b" ", b"\n", b"\r", b"\t")
 SHORTEST_FILE = 64
 """Bytes. XGBoost's reader ends the process on an empty file; a model has hundreds."""
 
@@ -108,6 +110,8 @@ def _read(path: Path) -> Any:
     try:
         # From memory, where it is told apart by content: the file on the volume has no .json or .ubj to its name.
         with warnings.catch_warnings(action="ignore"):
+            if content[1:2] not in {b'"', *JSON_SPACES}:  # as XGBoost tells the two apart
+                check_ubjson(content)
             booster.load_model(bytearray(content))
             booster.num_features()
     except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
