@@ -38,7 +38,7 @@ from services.core.model_choices import split_feature
 from services.core.volumes import Vector
 from services.worker.engine.grids import Affine, Grid
 from services.worker.engine.preprocessing import ModelInput
-from services.worker.runtimes.thread_limit import thread_count
+from services.worker.thread_limit import thread_count
 
 TRUNCATE = 4.0
 """Standard deviations after which a Gaussian ends: scipy's default, which is what features were trained with."""

@@ -25,7 +25,6 @@ from services.worker.engine.model import EngineModel
 from services.worker.masks import Masks
 from services.worker.runtimes.base import LoadedModel, ModelSpec, Watch
 from services.worker.runtimes.sklearn_artifact import read_classifier
-from services.worker.runtimes.thread_limit import thread_count
 from services.worker.runtimes.voxel_labels import (
     check_classes,
     check_column_count,
@@ -34,6 +33,7 @@ from services.worker.runtimes.voxel_labels import (
     options_of_scores,
     wants_labels,
 )
+from services.worker.thread_limit import thread_count
 
 ROWS_OF_A_THREAD = 2**12
 """Fewer are not worth a thread."""

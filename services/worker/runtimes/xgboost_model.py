@@ -19,7 +19,6 @@ from services.core.model_options import ModelOptions
 from services.worker.engine.devices import device_of
 from services.worker.engine.model import EngineModel
 from services.worker.runtimes.base import ModelSpec
-from services.worker.runtimes.thread_limit import thread_limit
 from services.worker.runtimes.ubjson import check_ubjson
 from services.worker.runtimes.voxel_labels import (
     check_column_count,
@@ -28,6 +27,7 @@ from services.worker.runtimes.voxel_labels import (
     options_of_scores,
     wants_labels,
 )
+from services.worker.thread_limit import thread_limit
 
 OBJECTIVES = ("multi:softprob", "multi:softmax", "binary:logistic")
 JSON_SPACES = (b" ", b"\n", b"\r", b"\t")
