@@ -24,7 +24,7 @@ LABEL_WIDTH = 12
 LAST_COLUMN = "why"
 LEAST_WRAP_WIDTH = 30
 """In a narrower column words would stand one below the other."""
-STAGES = ("queued", "decode", "load", "model", "encode")
+STAGES = ("queued", "decode", "wait", "load", "model", "encode")
 """In the order they happen; JSON keeps none."""
 
 

@@ -124,14 +124,47 @@ class Settings(BaseSettings):
     )
 
     # Model hosts
-    warm_models: int = Field(2, gt=0, description="Models that one worker keeps loaded.")
+    jobs_at_once: int = Field(
+        3,
+        gt=0,
+        description="Jobs that one worker has in hand: one has the device while others are decoded and encoded. Each "
+        "holds its inflated volumes and masks in memory, so this bounds them too.",
+    )
+    warm_models: int = Field(8, ge=0, description="Most models that one worker keeps loaded; 0: any number.")
+    warm_memory_bytes: int = Field(
+        8 * GIB,
+        ge=0,
+        description="Most memory of their own that the models which one worker keeps loaded may take together, as "
+        "measured; 0: any. A model that is larger is run all the same, alone.",
+    )
+    warm_device_memory_bytes: int = Field(
+        8 * GIB,
+        ge=0,
+        description="The same for GPU memory, as PyTorch has reserved it at most; CUDA itself takes some hundred MB "
+        "more for each model.",
+    )
+    pinned_models: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Comma-separated identifiers of models that stay loaded once they are, whatever others need."
+    )
+    preload_models: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated identifiers of models that a worker loads when it starts, before its first job, "
+        "in this order and as far as they fit.",
+    )
     model_load_limit_seconds: int = Field(300, gt=0, description="Longest time a model may take to load.")
     model_scratch_bytes: int = Field(1 * GIB, gt=0, description="Most that a model may write to its scratch folder.")
     model_memory_bytes: int = Field(
         0, ge=0, description="Most memory of its own that a model may take on the host before it is stopped; 0: any."
     )
     drain_seconds: int = Field(
-        30, gt=0, description="How long a worker that was told to stop lets its running job finish."
+        30, gt=0, description="How long a worker that was told to stop lets the job on the device finish."
+    )
+    worker_metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port on which a worker shows its Prometheus metrics, on every address and to whoever asks; "
+        "0: none. Two workers on one machine need two.",
     )
 
     # Logs
@@ -139,11 +172,11 @@ class Settings(BaseSettings):
         "INFO", description="DEBUG, INFO, WARNING or ERROR."
     )
 
-    @field_validator("api_tokens", mode="before")
+    @field_validator("api_tokens", "pinned_models", "preload_models", mode="before")
     @classmethod
-    def _split_tokens(cls, value: object) -> object:
+    def _split_at_commas(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(token.strip() for token in value.split(",") if token.strip())
+            return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
     @model_validator(mode="after")

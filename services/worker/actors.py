@@ -11,4 +11,4 @@ def declare_actor(broker: dramatiq.Broker, runner: JobRunner) -> None:
 
     @dramatiq.actor(actor_name=ACTOR_NAME, queue_name=QUEUE_NAME, broker=broker)
     def run_next_job() -> None:
-        runner.run_next()
+        runner.run_until_idle()

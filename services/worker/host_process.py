@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from services.core.errors import ModelFailed, RuntimeUnavailable, SegIntError
+from services.worker.device_memory import peak_device_bytes
 from services.worker.protocol import Message, encode, receive, volume_from_json
 from services.worker.runtimes import runtime
 from services.worker.runtimes.base import LoadedModel, ModelSpec
@@ -106,7 +107,7 @@ class _Host:
         except BaseException as error:  # whatever a model raises, sys.exit included, is an answer
             # What it left behind, on the GPU above all, nobody knows: this host runs nothing more.
             return {"kind": "failed", "error": "ModelFailed", "details": self._describe(error), "reusable": False}
-        return {"kind": "done"}
+        return {"kind": "done", "device_bytes": peak_device_bytes()}
 
     def _load(self, spec: ModelSpec) -> None:
         self._spec = spec

@@ -1,182 +1,213 @@
-"""One job from claim to verdict: everything between the doorbell and the row's last state."""
+"""The jobs of one worker: some are decoded or encoded while one has the device, and all end in a verdict."""
 
 import logging
 import threading
-import time
-from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
 
 from services.core.blobs import Blobs
 from services.core.catalogue import CatalogueEntry
-from services.core.db import attempts, claims, jobs, volume_identity
 from services.core.db import catalogue as catalogue_rows
+from services.core.db import claims
 from services.core.db.session import Database
 from services.core.errors import (
     AttemptLost,
     Cancelled,
     DatabaseUnavailable,
     InvalidModelInput,
-    InvalidRequestData,
     JobError,
     MalformedMessage,
-    NotGzip,
     RuntimeUnavailable,
     SegIntError,
-    StorageAway,
-    StorageFull,
     Unavailable,
-    VoxelCountMismatch,
 )
-from services.core.jobs import Claim, JobErrorCode, JobState
+from services.core.jobs import Claim, Priority
 from services.core.model_spec import model_spec
-from services.core.pending_file import PendingFile
 from services.core.settings import Settings
 from services.worker import pipeline
+from services.worker.claiming import Claiming
+from services.worker.device_turns import DeviceTurns
 from services.worker.hosts import ModelHosts
-from services.worker.lease import Lease, StopReason
-from services.worker.model_host import ModelHost
+from services.worker.lease import StopReason
+from services.worker.metrics import WorkerMetrics
+from services.worker.preload import Preload
+from services.worker.running_job import RunningJob, Stage
+from services.worker.verdicts import OUTAGE_PAUSE_SECONDS, Verdicts
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
-OUTAGE_PAUSE_SECONDS = 1.0
-"""Between tries to tell a verdict to a database that is away."""
+BUSY_POLL_SECONDS = 0.25
+"""How often a worker that has a job looks for another one. Idle workers are rung for."""
 
-LEASES_TO_STORE = 2
-"""How long a result is held for a volume that is full or fails, in leases."""
+CLOSE_SECONDS = 5.0
+"""For the jobs whose hosts were ended to say so; one that hangs is left to its lease."""
 
-CODE_OF: dict[type[SegIntError], JobErrorCode] = {
-    NotGzip: JobErrorCode.DECOMPRESSION,
-    VoxelCountMismatch: JobErrorCode.DECOMPRESSION_BUFFER_SIZE_MISMATCH,
-    InvalidRequestData: JobErrorCode.UNKNOWN_CLIENT,
-    InvalidModelInput: JobErrorCode.UNKNOWN_CLIENT,
-    MalformedMessage: JobErrorCode.UNKNOWN_CLIENT,
-}
-"""Whose fault a verdict is; everything else is ours."""
+LEAST_BATCH_JOBS = 2
+"""One on the device and one that is decoded meanwhile."""
 
 
 class JobRunner:
-    """Runs one job at a time. `drain` and `close` may be called from other threads."""
+    """Runs up to `jobs_at_once` jobs. `drain` and `close` may be called from other threads."""
 
-    def __init__(self, settings: Settings, database: Database, blobs: Blobs, hosts: ModelHosts, worker: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        blobs: Blobs,
+        hosts: ModelHosts,
+        worker: str,
+        metrics: WorkerMetrics | None = None,
+    ) -> None:
         self._settings = settings
         self._database = database
         self._blobs = blobs
         self._hosts = hosts
-        self._worker = worker
-        self._policy = attempts.RetryPolicy(
-            settings.attempt_limit, settings.retry_delay_seconds, settings.result_retention_hours
-        )
-        self._volume_identity: str | None = None
+        self._claiming = Claiming(settings, database, blobs, worker)
+        self._verdicts = Verdicts(settings, database, blobs, metrics or WorkerMetrics())
+        self._preload = Preload(settings.preload_models, self._claiming, blobs, database, hosts)
+        self._device = DeviceTurns()
         self._draining = threading.Event()
         self._closing = threading.Event()
-        self._lock = threading.Lock()
-        self._lease: Lease | None = None
-        self._host: ModelHost | None = None
+        self._changed = threading.Condition()
+        self._jobs: list[RunningJob] = []
+        self._changes = 0
 
-    def run_next(self) -> bool:
-        """Claim a job and bring it to a verdict; False when there was none, or no more are taken."""
-        if self._draining.is_set():
-            return False
-        try:
-            self._require_volume()
-            claim = self._database.run(claims.claim, worker=self._worker, lease_seconds=self._settings.lease_seconds)
-        except Unavailable as error:
-            logger.warning("cannot claim, the janitor will ring again", extra={"reason": error.details})
-            return False
-        if claim is None:
-            return False
-        logger.info("claimed", extra={"job": str(claim.job_id), "model": claim.model_id, "attempt": claim.attempt})
-        lease = Lease(
-            self._database,
-            claim,
-            lease_seconds=self._settings.lease_seconds,
-            heartbeat_seconds=self._settings.heartbeat_seconds,
-            stop_work=self._kill_host,
-        )
-        with self._lock:
-            self._lease = lease
-        try:
-            with lease:
-                self._work(claim, lease)
-        finally:
-            with self._lock:
-                self._lease = self._host = None
-        return True
+    def start(self) -> None:
+        """Begin to load the models that are to be warm before the first job. Returns at once."""
+        self._preload.start()
 
-    def _require_volume(self) -> None:
-        """A worker whose mount is missing must not take jobs: it would fail one after the other."""
-        if self._volume_identity is None:
-            self._volume_identity = self._database.run(volume_identity.known_identity)
-        if self._volume_identity is not None:  # else no job can be there yet
-            self._blobs.require(self._volume_identity)
+    def run_until_idle(self) -> bool:
+        """Claim a job and run it, and others beside and after it, until there is none left; False if there was none.
+
+        It returns only once this worker is idle, so that no doorbell is answered by a busy one while an idle one could.
+        What a busy one claims has waited for longer than an idle one takes to claim it: see `Claiming`.
+        """
+        self._preload.wait()
+        claimed_any = False
+        while not self._draining.is_set():
+            with self._changed:
+                changes, running = self._changes, len(self._jobs)
+                device_bound = sum(job.stage is not Stage.AFTER_DEVICE for job in self._jobs)
+            pause_seconds: float | None = None  # until something changes
+            if running < self._settings.jobs_at_once:
+                pause_seconds = BUSY_POLL_SECONDS
+                try:
+                    claim = self._claim(running, device_bound)
+                except Unavailable as error:
+                    logger.warning("cannot claim, the janitor will ring again", extra={"reason": error.details})
+                    claim, pause_seconds = None, OUTAGE_PAUSE_SECONDS
+                except Exception:
+                    if not running:
+                        raise
+                    logger.exception("cannot claim beside other jobs")
+                    claim, pause_seconds = None, OUTAGE_PAUSE_SECONDS
+                if claim is not None:
+                    claimed_any = True
+                    self._begin(claim)
+                    continue
+            if not running:
+                return claimed_any
+            with self._changed:
+                self._changed.wait_for(partial(self._changed_since, changes), pause_seconds)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._jobs)
+        return claimed_any
 
     def drain(self) -> None:
-        """Take no more jobs. The running one may finish until the drain limit, then it is given back uncounted."""
+        """Take no more jobs, and give back uncounted those whose model has not begun.
+
+        The one on the device may finish until the drain limit, then it is given back as well.
+        """
         self._draining.set()
-        threading.Thread(target=self._end_after_limit, name="drain", daemon=True).start()
+        self._preload.stop()
+        self._notice()
+        threading.Thread(target=self._give_back, name="drain", daemon=True).start()
 
     def close(self) -> None:
-        """End every model host."""
+        """End every model host, give back what runs still, and wait for nothing that is away."""
         self._closing.set()
+        self._draining.set()
+        self._preload.stop()
+        self._verdicts.close()
+        for job in self._running():
+            job.lease.stop(StopReason.DRAINED)
         self._hosts.close()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._jobs, CLOSE_SECONDS)
 
-    def _end_after_limit(self) -> None:
-        if self._closing.wait(self._settings.drain_seconds):
-            return
-        with self._lock:
-            lease = self._lease
-        if lease is not None:
-            lease.stop(StopReason.DRAINED)
+    def _claim(self, running: int, device_bound: int) -> Claim | None:
+        if not running:
+            return self._claiming.as_idle_worker()
+        # The last place is for somebody who waits: batch jobs that took them all would make him wait for two of them.
+        batch_places = max(self._settings.jobs_at_once - 1, LEAST_BATCH_JOBS)
+        return self._claiming.as_busy_worker(Priority.BATCH if device_bound < batch_places else Priority.INTERACTIVE)
 
-    def _kill_host(self) -> None:
-        with self._lock:
-            host = self._host
-        if host is not None:
-            host.kill()
-
-    def _host_started(self, host: ModelHost) -> None:
-        with self._lock:
-            self._host = host
-            stopped = self._lease is not None and self._lease.stopped is not None
-        if stopped:  # between claim and start, when there was no host to kill
-            host.kill()
-
-    def _work(self, claim: Claim, lease: Lease) -> None:
+    def _begin(self, claim: Claim) -> None:
+        logger.info("claimed", extra={"job": str(claim.job_id), "model": claim.model_id, "attempt": claim.attempt})
+        job = RunningJob(
+            claim,
+            self._settings,
+            self._database,
+            self._device,
+            before_leaving_device=self._hosts.trim,
+            moved=self._notice,
+        )
+        thread = threading.Thread(target=self._run, args=(job,), name=f"job-{claim.job_id}", daemon=True)
+        with self._changed:
+            self._jobs.append(job)
+        if self._draining.is_set():  # since the claim was asked for: `drain` may not have seen this job
+            job.give_back_unless_on_device()
         try:
-            message, stage_seconds = self._segment(claim, lease)
-            self._finish(claim, lease, message, {"queued": round(claim.waited_seconds, 4), **stage_seconds})
-        except Cancelled:
-            self._stopped(claim, lease)
-        except AttemptLost as error:
-            self._lost(claim, lease, error.details)
-        except (JobError, InvalidModelInput, MalformedMessage, RuntimeUnavailable) as error:
-            self._failed(claim, error)
-        except Exception as error:
-            logger.exception("unforeseen fault", extra={"job": str(claim.job_id)})
-            details = error.details if isinstance(error, SegIntError) else f"the worker failed ({error!r})"
-            self._lost(claim, lease, details)
+            thread.start()
+        except RuntimeError:  # this machine has no thread left
+            job.lease.stop(StopReason.DRAINED)
+            self._tell_stopped(job)
+            with self._changed:
+                self._jobs.remove(job)
+            raise
 
-    def _segment(self, claim: Claim, lease: Lease) -> tuple[bytes, dict[str, float]]:
-        entry = self._through_outage(lambda: self._database.run(catalogue_rows.find_entry, claim.model_id))
+    def _run(self, job: RunningJob) -> None:
+        try:
+            with job.lease:
+                self._work(job)
+        except Exception:
+            # Its lease ends with it, and the janitor gives the job to another worker.
+            logger.exception("no verdict", extra={"job": str(job.claim.job_id)})
+        finally:
+            with self._changed:
+                self._jobs.remove(job)
+            self._notice()
+
+    def _work(self, job: RunningJob) -> None:
+        try:
+            message, stage_seconds = self._segment(job)
+            waits = {"queued": round(job.claim.waited_seconds, 4), "wait": job.waited_seconds}
+            self._verdicts.finish(job, message, {**waits, **stage_seconds})
+        except Cancelled:
+            self._verdicts.stopped(job)
+        except AttemptLost as error:
+            self._verdicts.lost(job, error.details)
+        except (JobError, InvalidModelInput, MalformedMessage, RuntimeUnavailable) as error:
+            self._verdicts.failed(job, error)
+        except Exception as error:
+            logger.exception("unforeseen fault", extra={"job": str(job.claim.job_id)})
+            details = error.details if isinstance(error, SegIntError) else f"the worker failed ({error!r})"
+            self._verdicts.lost(job, details)
+
+    def _segment(self, job: RunningJob) -> tuple[bytes, dict[str, float]]:
+        claim = job.claim
+        entry = self._verdicts.through_outage(lambda: self._database.run(catalogue_rows.find_entry, claim.model_id))
         if entry is None or entry.attachment is None or not entry.runnable:
             raise JobError(f"The model «{claim.model_id}» was disabled or removed after the volume was accepted.")
         run = pipeline.Run(
             hosts=self._hosts,
             time_limit_seconds=self._time_limit_seconds(entry),
-            report_percent=lease.report_percent,
+            report_percent=job.lease.report_percent,
             note=partial(self._note, claim),
-            host_started=self._host_started,
+            host_started=job.host_started,
+            on_device=job.on_device,
         )
         spec = model_spec(entry, entry.attachment, self._blobs.model_path)
-        try:
-            request = self._blobs.input_path(claim.input_file)
-            return pipeline.segment(request, claim.input_sha256, entry, spec, run)
-        finally:
-            # The work is over: a heartbeat that comes after the verdict must not end a host that is warm for the next.
-            with self._lock:
-                self._host = None
+        return pipeline.segment(self._blobs.input_path(claim.input_file), claim.input_sha256, entry, spec, run)
 
     def _note(self, claim: Claim, details: str) -> None:
         """A remark is not worth waiting for a database that is away: it is in the log then."""
@@ -190,101 +221,31 @@ class JobRunner:
         own = entry.attachment.time_limit_seconds if entry.attachment else None
         return own or self._settings.model_time_limit_seconds
 
-    def _finish(self, claim: Claim, lease: Lease, message: bytes, stage_seconds: dict[str, float]) -> None:
-        """Write the result under this attempt's name, then make it visible; whoever loses that race deletes it."""
-        pending = self._stored(claim, message, lease)
-        won = False
+    def _give_back(self) -> None:
+        """What draining does beside the main thread, which waits for the jobs to end."""
+        for job in self._running():
+            if job.give_back_unless_on_device():
+                self._tell_stopped(job)  # its thread would tell it only once it has decoded
+        if self._closing.wait(self._settings.drain_seconds):
+            return
+        for job in self._running():
+            job.lease.stop(StopReason.DRAINED)
+
+    def _tell_stopped(self, job: RunningJob) -> None:
         try:
-            won = self._through_outage(
-                lambda: self._database.run(
-                    claims.succeed,
-                    claim,
-                    result_file=pending.target.name,
-                    result_bytes=pending.size_bytes,
-                    result_sha256=pending.sha256,
-                    stage_seconds=stage_seconds,
-                    retention_hours=self._settings.result_retention_hours,
-                )
-            )
-        finally:
-            if not won and not self._visible(claim, pending.target.name):
-                self._blobs.delete_result(pending.target.name)
-        if won:
-            logger.info("succeeded", extra={"job": str(claim.job_id), "seconds": stage_seconds})
-        else:
-            raise Cancelled("The job was cancelled, or taken back from this worker, while its result was written.")
+            self._verdicts.stopped(job)
+        except Exception:  # the others have to be told all the same
+            logger.exception("not given back", extra={"job": str(job.claim.job_id)})
 
-    def _stored(self, claim: Claim, message: bytes, lease: Lease) -> PendingFile:
-        """The result on the volume. One that is full or fails is tried for a while: the model's work is done already.
+    def _running(self) -> list[RunningJob]:
+        with self._changed:
+            return list(self._jobs)
 
-        Raises:
-            StorageFull, StorageAway: it is so for too long.
-        """
-        give_up_at = time.monotonic() + LEASES_TO_STORE * self._settings.lease_seconds
-        while True:
-            try:
-                with self._blobs.new_result(claim.job_id, claim.token) as pending:
-                    pending.write(message)
-                    pending.commit()
-            except (StorageFull, StorageAway) as error:
-                if lease.stopped is not None or time.monotonic() > give_up_at:
-                    raise
-                logger.warning("result not stored yet", extra={"job": str(claim.job_id), "reason": error.details})
-                self._closing.wait(OUTAGE_PAUSE_SECONDS)
-            else:
-                return pending
+    def _changed_since(self, changes: int) -> bool:
+        return self._changes != changes
 
-    def _visible(self, claim: Claim, result_file: str) -> bool:
-        """Whether the row names this result after all: the reply to a commit may have been lost."""
-        job = self._through_outage(lambda: self._database.run(jobs.find, claim.job_id))
-        return job is not None and job.result_file == result_file
-
-    def _stopped(self, claim: Claim, lease: Lease) -> None:
-        """Give a drained job back; end a cancelled one, also when the cancel came while the worker drained."""
-        if lease.stopped is StopReason.DRAINED and self._through_outage(
-            lambda: self._database.run(claims.release, claim)
-        ):
-            logger.info("released", extra={"job": str(claim.job_id)})
-            return
-        cancelled = self._through_outage(
-            lambda: self._database.run(
-                claims.cancel_claimed, claim, retention_hours=self._settings.result_retention_hours
-            )
-        )
-        logger.info("cancelled" if cancelled else "fenced", extra={"job": str(claim.job_id)})
-
-    def _lost(self, claim: Claim, lease: Lease, reason: str) -> None:
-        if lease.stopped is not None:  # the crash is the kill's echo
-            self._stopped(claim, lease)
-            return
-        state = self._through_outage(
-            lambda: self._database.run(attempts.lose_attempt, claim, reason=reason, policy=self._policy)
-        )
-        logger.warning(
-            "attempt lost", extra={"job": str(claim.job_id), "reason": reason, "now": state or JobState.RUNNING}
-        )
-
-    def _failed(self, claim: Claim, error: SegIntError) -> None:
-        code = next((CODE_OF[kind] for kind in type(error).__mro__ if kind in CODE_OF), JobErrorCode.INTERNAL)
-        self._through_outage(
-            lambda: self._database.run(
-                claims.fail,
-                claim,
-                code=code,
-                reason=error.details,
-                retention_hours=self._settings.result_retention_hours,
-            )
-        )
-        logger.warning("failed", extra={"job": str(claim.job_id), "error": error.summary})
-
-    def _through_outage(self, work: Callable[[], T]) -> T:
-        """Do `work`, again and again while the database is away, until the worker closes.
-
-        Every statement of a verdict is a compare-and-set on the claim's token, so repeating one is harmless.
-        """
-        while True:
-            try:
-                return work()
-            except DatabaseUnavailable:
-                if self._closing.wait(OUTAGE_PAUSE_SECONDS):
-                    raise
+    def _notice(self) -> None:
+        """Have `run_until_idle` look again."""
+        with self._changed:
+            self._changes += 1
+            self._changed.notify_all()

@@ -20,24 +20,30 @@ from services.core.settings import Settings, settings_or_exit
 from services.worker.actors import declare_actor
 from services.worker.hosts import ModelHosts
 from services.worker.job_runner import JobRunner
+from services.worker.memory import MemoryUse
+from services.worker.metrics import WorkerMetrics
 
 ANSWERS_PER_LEASE = 3
 """A heartbeat that the database leaves unanswered must end early enough for another one to save the lease."""
+
+CONNECTIONS_PER_JOB = 2
+"""One for its heartbeat, one for its verdict; the claims use what the pool may have above its size."""
 
 
 def create_broker() -> RedisBroker:
     """The broker with the one actor; becomes Dramatiq's current one, as its command line asks."""
     settings = settings_or_exit()
     logs.configure(settings.log_level)
-    runner = make_runner(settings)
+    metrics = WorkerMetrics()
+    runner = make_runner(settings, metrics)
     client = connect(settings.redis_url, socket_timeout_seconds=WORKER_SOCKET_TIMEOUT_SECONDS)
-    broker = make_broker(client, settings.redis_namespace, [Drain(runner)])
+    broker = make_broker(client, settings.redis_namespace, [Life(runner, metrics, settings.worker_metrics_port)])
     declare_actor(broker, runner)
     dramatiq.set_broker(broker)
     return broker
 
 
-def make_runner(settings: Settings) -> JobRunner:
+def make_runner(settings: Settings, metrics: WorkerMetrics) -> JobRunner:
     """A job runner with its own connections and model hosts."""
     hosts = ModelHosts(
         capacity=settings.warm_models,
@@ -45,16 +51,22 @@ def make_runner(settings: Settings) -> JobRunner:
         scratch_limit_bytes=settings.model_scratch_bytes,
         scratch_root=scratch_root(),
         memory_limit_bytes=settings.model_memory_bytes,
+        budget=MemoryUse(settings.warm_memory_bytes, settings.warm_device_memory_bytes),
+        pinned=settings.pinned_models,
+        metrics=metrics,
     )
     return JobRunner(
         settings,
         Database(
             settings.database_url,
+            # A heartbeat must not wait until another job's verdict gives a connection back.
+            pool_size=CONNECTIONS_PER_JOB * settings.jobs_at_once,
             answer_timeout_seconds=min(settings.lease_seconds / ANSWERS_PER_LEASE, ANSWER_TIMEOUT_SECONDS),
         ),
         Blobs(settings.volume_dir),
         hosts,
         worker=f"{socket.gethostname()}:{os.getpid()}",
+        metrics=metrics,
     )
 
 
@@ -71,16 +83,25 @@ def scratch_root() -> Path:
     return root
 
 
-class Drain(Middleware):
-    """Stops claiming as soon as the worker is told to stop, and ends the model hosts at the end."""
+class Life(Middleware):
+    """The worker's beginning and end: preloads and metrics; no more claims once it is told to stop, and no hosts."""
 
-    def __init__(self, runner: JobRunner) -> None:
+    def __init__(self, runner: JobRunner, metrics: WorkerMetrics, metrics_port: int) -> None:
         self._runner = runner
+        self._metrics = metrics
+        self._metrics_port = metrics_port
+
+    def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        """It listens for doorbells."""
+        if self._metrics_port:
+            self._metrics.serve(self._metrics_port)
+        self._runner.start()
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
-        """SIGTERM has come; the running job has until the drain limit."""
+        """SIGTERM has come; the job on the device has until the drain limit."""
         self._runner.drain()
 
     def after_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         """Nothing runs any more."""
         self._runner.close()
+        self._metrics.close()

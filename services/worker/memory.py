@@ -2,9 +2,24 @@
 
 import contextlib
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 _ANONYMOUS = re.compile(r"^RssAnon:\s+(\d+) kB$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """What a loaded model takes, or may take."""
+
+    host_bytes: int = 0
+    """Of the machine, by `anonymous_bytes`."""
+    device_bytes: int = 0
+    """Of the GPUs, as its library has reserved at most."""
+
+    def __add__(self, other: Self) -> "MemoryUse":
+        return MemoryUse(self.host_bytes + other.host_bytes, self.device_bytes + other.device_bytes)
 
 
 def anonymous_bytes(pid: int) -> int:

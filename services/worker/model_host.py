@@ -23,7 +23,7 @@ from services.core.errors import (
 from services.core.volumes import Volume
 from services.worker.child_process import ChildProcess
 from services.worker.host_environment import host_environment
-from services.worker.memory import anonymous_bytes
+from services.worker.memory import MemoryUse, anonymous_bytes
 from services.worker.protocol import Message, MessageBuffer, ProtocolError, encode, volume_to_json
 from services.worker.runtimes.base import ModelSpec
 from services.worker.scratch import ScratchFolder
@@ -43,6 +43,8 @@ EXIT_GRACE_SECONDS = 2.0
 """How long a host that hung up, or was told to stop, may take to exit before it is killed."""
 
 DETAILS_CHARACTERS = 2000
+MOST_DEVICE_BYTES = 2**50
+"""No machine has more; a host that claims it does is not believed."""
 
 
 MOST_NOTES = 10
@@ -87,6 +89,8 @@ class ModelHost:
         Raises OSError when no process can be started; the scratch folder is gone then.
         """
         self.spec = spec
+        self.memory_use = MemoryUse()
+        """As measured after it last loaded or segmented."""
         self._scratch = scratch
         self._memory_limit_bytes = memory_limit_bytes
         self._spawner = spawner  # kept, because the host ends with its thread
@@ -202,6 +206,7 @@ class ModelHost:
             if answer["kind"] == "failed":
                 keep = keep_on_failure and answer.get("reusable") is True
                 _raise_failure(answer)
+            self.memory_use = MemoryUse(anonymous_bytes(self.pid), _device_bytes(answer))
             # A model that leaves files behind would end some later job; half-way there is the time to start anew.
             keep = self._scratch.used_bytes() <= self._scratch.limit_bytes // 2
         finally:
@@ -293,6 +298,11 @@ def _checked_answer(message: Message) -> Message:
     if message.get("kind") not in {"done", "failed"}:
         raise ProtocolError("an answer of no known kind")
     return message
+
+
+def _device_bytes(answer: Message) -> int:
+    value = answer.get("device_bytes")
+    return value if type(value) is int and 0 <= value <= MOST_DEVICE_BYTES else 0
 
 
 def _raise_failure(answer: Message) -> NoReturn:

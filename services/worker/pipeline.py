@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,6 +49,8 @@ class Run:
     """Called with what a person should know of the run."""
     host_started: Callable[[ModelHost], None]
     """Called with the host as soon as there is one, even before its model is loaded, so that it can be killed."""
+    on_device: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Around what only one job at a time may do: loading and running its model. Raises Cancelled."""
 
 
 def segment(
@@ -81,23 +83,24 @@ def segment(
                     inflate_into(compressed, voxels)
                 verify()
             run.report_percent(DECODED_PERCENT)
-            with stages.timed("load"):
-                _check_files(spec)
-                host = run.hosts.acquire(spec, on_start=run.host_started)
-            run.report_percent(LOADED_PERCENT)
-            with stages.timed("model"):
-                host.segment(
-                    workspace,
-                    [
-                        Volume(voxels, volume.geometry, volume.channel_id)
-                        for voxels, volume in zip(workspace.inputs, volumes, strict=True)
-                    ],
-                    time_limit_seconds=run.time_limit_seconds,
-                    on_progress=lambda done: run.report_percent(
-                        LOADED_PERCENT + int(done * (SEGMENTED_PERCENT - LOADED_PERCENT))
-                    ),
-                    on_note=run.note,
-                )
+            with run.on_device():
+                with stages.timed("load"):
+                    _check_files(spec)
+                    host = run.hosts.acquire(spec, on_start=run.host_started)
+                run.report_percent(LOADED_PERCENT)
+                with stages.timed("model"):
+                    host.segment(
+                        workspace,
+                        [
+                            Volume(voxels, volume.geometry, volume.channel_id)
+                            for voxels, volume in zip(workspace.inputs, volumes, strict=True)
+                        ],
+                        time_limit_seconds=run.time_limit_seconds,
+                        on_progress=lambda done: run.report_percent(
+                            LOADED_PERCENT + int(done * (SEGMENTED_PERCENT - LOADED_PERCENT))
+                        ),
+                        on_note=run.note,
+                    )
             run.report_percent(SEGMENTED_PERCENT)
             with stages.timed("encode"):
                 message = _encode(entry, workspace.masks)

@@ -257,8 +257,3 @@ def test_a_phantom_host_has_no_torch(tmp_path: Path) -> None:
     with small_pool(tmp_path) as pool:
         host = pool.acquire(phantom_spec())
         assert "torch" not in Path(f"/proc/{host.pid}/maps").read_text(encoding="utf-8")
-
-
-def test_a_pool_without_room_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="room"):
-        small_pool(tmp_path, capacity=0)

@@ -24,15 +24,30 @@ class Heartbeat(NamedTuple):
     cancel_requested: bool
 
 
-def claim(session: Session, *, worker: str, lease_seconds: float) -> Claim | None:
+def claim(
+    session: Session,
+    *,
+    worker: str,
+    lease_seconds: float,
+    ready_for_seconds: float = 0.0,
+    least_priority: Priority = Priority.BATCH,
+) -> Claim | None:
     """Take the next job by priority, then age; None when there is none.
+
+    Passed over are jobs of less than `least_priority`, and those that could have been claimed for less than
+    `ready_for_seconds`, so that a busy worker leaves them to an idle one.
 
     The attempt is counted here, before anything runs, so that a job which kills its worker is counted too.
     SKIP LOCKED lets any number of workers claim at once without waiting for each other.
     """
     candidate = (
         select(Row.id)
-        .where(Row.state == JobState.QUEUED, Row.run_after <= func.now(), Row.cancel_requested.is_(False))
+        .where(
+            Row.state == JobState.QUEUED,
+            Row.run_after <= func.now() - seconds(ready_for_seconds),
+            Row.priority >= int(least_priority),
+            Row.cancel_requested.is_(False),
+        )
         .order_by(Row.priority.desc(), Row.created_at)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -121,7 +136,8 @@ def succeed(
         result_file=result_file,
         result_bytes=result_bytes,
         result_sha256=result_sha256,
-        run_seconds=func.extract("epoch", func.clock_timestamp() - Row.claimed_at),
+        # Without the wait for other jobs of the same worker, which says nothing about the next run.
+        run_seconds=func.extract("epoch", func.clock_timestamp() - Row.claimed_at) - stage_seconds.get("wait", 0.0),
         stage_seconds=dict(stage_seconds),
         error_code=JobErrorCode.NONE,
         error_text="",
@@ -152,7 +168,13 @@ def release(session: Session, claim: Claim) -> bool:
     worker = session.scalar(
         update(Row)
         .where(held_by(claim), Row.cancel_requested.is_(False))
-        .values(state=JobState.QUEUED.value, attempt=Row.attempt - 1, claim_token=None, lease_expires_at=None)
+        .values(
+            state=JobState.QUEUED.value,
+            attempt=Row.attempt - 1,
+            claim_token=None,
+            lease_expires_at=None,
+            run_after=func.now(),  # it has its place by age; that it is ready is news
+        )
         .returning(Row.worker)
     )
     if worker is None:

@@ -21,7 +21,7 @@ def status_of(session: Session, job: Job) -> JobStatus:
     if job.state in UNFINISHED:
         now: datetime = session.scalar(select(func.now()))  # type: ignore[assignment] # it always has a value
         running = session.execute(
-            select(Row.model_id, Row.claimed_at).where(Row.state == JobState.RUNNING, Row.id != job.id)
+            select(Row.model_id, Row.claimed_at, Row.worker).where(Row.state == JobState.RUNNING, Row.id != job.id)
         ).all()
         before: dict[str, int] = {}
         if job.state is JobState.QUEUED:
@@ -32,7 +32,8 @@ def status_of(session: Session, job: Job) -> JobStatus:
         typical = typical_run_seconds(session, models)
         started = [(row.model_id, (now - row.claimed_at).total_seconds() if row.claimed_at else 0.0) for row in running]
         elapsed = (now - job.claimed_at).total_seconds() if job.claimed_at and position is None else 0.0
-        remaining = estimate_seconds(typical, job.model_id, elapsed, before, started if position else [])
+        workers = len({row.worker for row in running})
+        remaining = estimate_seconds(typical, job.model_id, elapsed, before, started if position else [], workers)
     return JobStatus(job, job_events.of_job(session, job.id), position, remaining)
 
 
@@ -57,22 +58,25 @@ def estimate_seconds(
     elapsed_seconds: float,
     before: Mapping[str, int],
     running: list[tuple[str, float]],
+    workers: int,
 ) -> float | None:
     """Seconds until a job of `model_id` is done, or None when one of the models involved has no history.
 
-    Workers are taken to be as many as jobs run now: while jobs wait, no living worker is idle.
+    Workers are taken to be those that run jobs now: while jobs wait, no living worker is idle. What one of them runs
+    beside another job is taken to come after it, because they share a device.
 
     Args:
         typical: seconds that one run of each model takes.
         elapsed_seconds: how long the job itself has run.
         before: how many queued jobs of each model come first.
         running: model and elapsed seconds of each job that runs and must end before this one begins.
+        workers: how many workers run those.
     """
     if not {model_id, *before, *(name for name, _ in running)} <= typical.keys():
         return None
     work = sum(typical[name] * count for name, count in before.items())
     work += sum(max(typical[name] - elapsed, 0.0) for name, elapsed in running)
-    return round(work / max(len(running), 1) + max(typical[model_id] - elapsed_seconds, 0.0), 1)
+    return round(work / max(workers, 1) + max(typical[model_id] - elapsed_seconds, 0.0), 1)
 
 
 def _before(job: Job) -> ColumnElement[bool]:

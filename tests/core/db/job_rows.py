@@ -1,6 +1,8 @@
 """Segmentation jobs for the tests: accepted, claimed, looked at, and set back in time."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -72,14 +74,19 @@ class Jobs:
         """What happened to the job, oldest first."""
         return [event.kind.value for event in self.database.run(job_events.of_job, job_id)]
 
-    def succeed(self, claim: Claim, retention_hours: float = 1) -> bool:
+    def succeed(
+        self,
+        claim: Claim,
+        retention_hours: float = 1,
+        stage_seconds: Mapping[str, float] = MappingProxyType({"model": 1.5}),
+    ) -> bool:
         return self.database.run(
             claims.succeed,
             claim,
             result_file=f"{claim.job_id}.{claim.token}.pb",
             result_bytes=5,
             result_sha256="5" * 64,
-            stage_seconds={"model": 1.5},
+            stage_seconds=stage_seconds,
             retention_hours=retention_hours,
         )
 

@@ -63,8 +63,11 @@ def test_a_job_waits_for_those_before_it(two_models: Jobs) -> None:
     assert status(two_models, job_id).remaining_seconds == pytest.approx(116, abs=2)
     # and with a second worker, half as long before its own turn
     second = two_models.accept(created_at=ago(40))
-    two_models.change(second, state=JobState.RUNNING.value, claimed_at=ago(4))
+    two_models.change(second, state=JobState.RUNNING.value, claimed_at=ago(4), worker="w2")
     assert status(two_models, job_id).remaining_seconds == pytest.approx((6 + 6 + 100) / 2 + 10, abs=2)
+    # but not where the one worker has both
+    two_models.change(second, worker="w")
+    assert status(two_models, job_id).remaining_seconds == pytest.approx(6 + 6 + 100 + 10, abs=2)
 
 
 def test_a_running_job_has_what_is_left_of_its_own_run(jobs_at_hand: Jobs) -> None:
@@ -85,8 +88,8 @@ def test_a_finished_job_waits_for_nothing(jobs_at_hand: Jobs) -> None:
     assert [event.kind.value for event in found.events] == ["accepted", "claimed", "succeeded"]
 
 
-def test_success_adds_to_the_history(jobs_at_hand: Jobs) -> None:
+def test_success_adds_to_the_history_what_was_not_waiting_for_the_device(jobs_at_hand: Jobs) -> None:
     claim = jobs_at_hand.claimed()
-    jobs_at_hand.change(claim.job_id, claimed_at=ago(25))
-    jobs_at_hand.succeed(claim)
+    jobs_at_hand.change(claim.job_id, claimed_at=ago(65))
+    jobs_at_hand.succeed(claim, stage_seconds={"wait": 40.0, "model": 1.5})
     assert jobs_at_hand.row(claim.job_id).run_seconds == pytest.approx(25, abs=2)
