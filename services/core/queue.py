@@ -6,6 +6,7 @@ The API rings by actor name, so it needs neither the actor's code nor torch.
 import dramatiq
 import redis
 from dramatiq.brokers.redis import RedisBroker
+from dramatiq.errors import BrokerConnectionError
 from dramatiq.middleware import Middleware
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -61,6 +62,22 @@ class Doorbell:
                     dramatiq.Message(queue_name=QUEUE_NAME, actor_name=ACTOR_NAME, args=(), kwargs={}, options={})
                 )
         except (redis.RedisError, OSError) as error:
+            raise DoorbellUnavailable(str(error)) from error
+
+    def take(self) -> None:
+        """Take one doorbell off the queue, where there is one: a job was claimed without it.
+
+        Otherwise they would pile up while no worker ever falls idle.
+
+        Raises:
+            DoorbellUnavailable: Redis did not answer.
+        """
+        consumer = self._broker.consume(QUEUE_NAME, prefetch=1, timeout=1)
+        try:
+            message = next(consumer)
+            if message is not None:
+                consumer.ack(message)
+        except (BrokerConnectionError, redis.RedisError, OSError) as error:
             raise DoorbellUnavailable(str(error)) from error
 
     def waiting(self) -> int:

@@ -1,6 +1,9 @@
-"""How much memory of the GPUs this process takes, as far as the library that it has loaded says."""
+"""How much memory of the GPUs a host process takes, as far as the library that it has loaded says."""
 
 import sys
+
+MOST_BYTES = 2**50
+"""No machine has more."""
 
 
 def peak_device_bytes() -> int:
@@ -16,3 +19,8 @@ def peak_device_bytes() -> int:
         return sum(int(torch.cuda.max_memory_reserved(device)) for device in range(torch.cuda.device_count()))
     except Exception:  # a driver that fails here has said so to the model, whose answer stands
         return 0
+
+
+def believable_bytes(told: object) -> int:
+    """What a host has told of itself, 0 where that cannot be: a model may have it say anything."""
+    return told if type(told) is int and 0 <= told <= MOST_BYTES else 0

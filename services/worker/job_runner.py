@@ -21,7 +21,7 @@ from services.core.errors import (
     Unavailable,
 )
 from services.core.jobs import Claim, Priority
-from services.core.model_spec import model_spec
+from services.core.queue import Doorbell, DoorbellUnavailable
 from services.core.settings import Settings
 from services.worker import pipeline
 from services.worker.claiming import Claiming
@@ -54,15 +54,17 @@ class JobRunner:
         database: Database,
         blobs: Blobs,
         hosts: ModelHosts,
+        doorbell: Doorbell,
         worker: str,
-        metrics: WorkerMetrics | None = None,
+        metrics: WorkerMetrics,
     ) -> None:
         self._settings = settings
         self._database = database
         self._blobs = blobs
         self._hosts = hosts
+        self._doorbell = doorbell
         self._claiming = Claiming(settings, database, blobs, worker)
-        self._verdicts = Verdicts(settings, database, blobs, metrics or WorkerMetrics())
+        self._verdicts = Verdicts(settings, database, blobs, metrics)
         self._preload = Preload(settings.preload_models, self._claiming, blobs, database, hosts)
         self._device = DeviceTurns()
         self._draining = threading.Event()
@@ -101,8 +103,10 @@ class JobRunner:
                     logger.exception("cannot claim beside other jobs")
                     claim, pause_seconds = None, OUTAGE_PAUSE_SECONDS
                 if claim is not None:
-                    claimed_any = True
                     self._begin(claim)
+                    if claimed_any:
+                        self._take_doorbell()
+                    claimed_any = True
                     continue
             if not running:
                 return claimed_any
@@ -140,6 +144,13 @@ class JobRunner:
         # The last place is for somebody who waits: batch jobs that took them all would make him wait for two of them.
         batch_places = max(self._settings.jobs_at_once - 1, LEAST_BATCH_JOBS)
         return self._claiming.as_busy_worker(Priority.BATCH if device_bound < batch_places else Priority.INTERACTIVE)
+
+    def _take_doorbell(self) -> None:
+        """The one that was rung for a job which needed none; should it be another job's, the janitor rings again."""
+        try:
+            self._doorbell.take()
+        except DoorbellUnavailable as error:
+            logger.warning("doorbell not taken", extra={"reason": str(error)})
 
     def _begin(self, claim: Claim) -> None:
         logger.info("claimed", extra={"job": str(claim.job_id), "model": claim.model_id, "attempt": claim.attempt})

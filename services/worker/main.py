@@ -15,7 +15,7 @@ from dramatiq.middleware import Middleware
 from services.core import logs
 from services.core.blobs import Blobs
 from services.core.db.session import ANSWER_TIMEOUT_SECONDS, Database
-from services.core.queue import WORKER_SOCKET_TIMEOUT_SECONDS, connect, make_broker
+from services.core.queue import WORKER_SOCKET_TIMEOUT_SECONDS, Doorbell, connect, make_broker
 from services.core.settings import Settings, settings_or_exit
 from services.worker.actors import declare_actor
 from services.worker.hosts import ModelHosts
@@ -65,6 +65,7 @@ def make_runner(settings: Settings, metrics: WorkerMetrics) -> JobRunner:
         ),
         Blobs(settings.volume_dir),
         hosts,
+        Doorbell(settings.redis_url, settings.redis_namespace),
         worker=f"{socket.gethostname()}:{os.getpid()}",
         metrics=metrics,
     )

@@ -22,6 +22,7 @@ from services.core.errors import (
 )
 from services.core.volumes import Volume
 from services.worker.child_process import ChildProcess
+from services.worker.device_memory import believable_bytes
 from services.worker.host_environment import host_environment
 from services.worker.memory import MemoryUse, anonymous_bytes
 from services.worker.protocol import Message, MessageBuffer, ProtocolError, encode, volume_to_json
@@ -43,8 +44,6 @@ EXIT_GRACE_SECONDS = 2.0
 """How long a host that hung up, or was told to stop, may take to exit before it is killed."""
 
 DETAILS_CHARACTERS = 2000
-MOST_DEVICE_BYTES = 2**50
-"""No machine has more; a host that claims it does is not believed."""
 
 
 MOST_NOTES = 10
@@ -206,7 +205,7 @@ class ModelHost:
             if answer["kind"] == "failed":
                 keep = keep_on_failure and answer.get("reusable") is True
                 _raise_failure(answer)
-            self.memory_use = MemoryUse(anonymous_bytes(self.pid), _device_bytes(answer))
+            self.memory_use = MemoryUse(anonymous_bytes(self.pid), believable_bytes(answer.get("device_bytes")))
             # A model that leaves files behind would end some later job; half-way there is the time to start anew.
             keep = self._scratch.used_bytes() <= self._scratch.limit_bytes // 2
         finally:
@@ -298,11 +297,6 @@ def _checked_answer(message: Message) -> Message:
     if message.get("kind") not in {"done", "failed"}:
         raise ProtocolError("an answer of no known kind")
     return message
-
-
-def _device_bytes(answer: Message) -> int:
-    value = answer.get("device_bytes")
-    return value if type(value) is int and 0 <= value <= MOST_DEVICE_BYTES else 0
 
 
 def _raise_failure(answer: Message) -> NoReturn:

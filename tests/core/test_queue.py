@@ -79,6 +79,21 @@ def test_a_worker_hears_an_anonymous_message_for_its_actor(redis_server: LocalRe
         client.close()
 
 
+def test_a_doorbell_that_nobody_needs_is_taken_off_whole(redis_server: LocalRedis, namespace: str) -> None:
+    with doorbell_of(redis_server.url, namespace) as doorbell:
+        # Given two doorbells, When three are taken
+        doorbell.ring(2)
+        counts = []
+        for _ in range(3):
+            doorbell.take()
+            counts.append(doorbell.waiting())
+        # Then each was taken once, and nothing of them is left
+        assert counts == [1, 0, 0]
+        client = connect(redis_server.url, socket_timeout_seconds=3)
+        assert client.hlen(f"{namespace}:{QUEUE_NAME}.msgs") == 0
+        client.close()
+
+
 def test_two_namespaces_do_not_mix(redis_server: LocalRedis, namespace: str) -> None:
     with (
         doorbell_of(redis_server.url, namespace) as one,
@@ -95,7 +110,7 @@ def test_a_redis_that_is_away_is_unavailable_and_heals(own_redis: LocalRedis, na
         doorbell.ring()
         # When Redis stops, Then each call says so
         own_redis.stop()
-        for call in (doorbell.ring, doorbell.waiting):
+        for call in (doorbell.ring, doorbell.waiting, doorbell.take):
             with pytest.raises(DoorbellUnavailable):
                 call()
         # When it is back, Then the same doorbell works again, and what was rung before is there
@@ -119,7 +134,7 @@ def test_a_frozen_redis_delays_a_call_by_its_time_out_and_no_more(
         if used_before:
             doorbell.ring()
         with frozen(own_redis):
-            for call in (doorbell.ring, doorbell.waiting):
+            for call in (doorbell.ring, doorbell.waiting, doorbell.take):
                 started = time.monotonic()
                 with pytest.raises(DoorbellUnavailable):
                     call()

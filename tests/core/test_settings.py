@@ -80,6 +80,14 @@ def test_tokens_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch, value: 
     assert tuple(token.get_secret_value() for token in Settings().api_tokens) == tokens
 
 
+def test_models_are_separated_by_commas_and_keep_their_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGINT_PRELOAD_MODELS", "Centered Orange Square, spine-1,")
+    monkeypatch.setenv("SEGINT_PINNED_MODELS", "spine-1")
+    settings = Settings()
+    assert settings.preload_models == ("Centered Orange Square", "spine-1")
+    assert settings.pinned_models == ("spine-1",)
+
+
 def test_tokens_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGINT_API_TOKENS", "open-sesame")
     settings = Settings()

@@ -40,8 +40,8 @@ class Jobs:
             self.change(job_id, **values)
         return job_id
 
-    def claim(self, lease_seconds: float = LEASE_SECONDS) -> Claim | None:
-        return self.database.run(claims.claim, worker="w", lease_seconds=lease_seconds)
+    def claim(self, lease_seconds: float = LEASE_SECONDS, **conditions: Any) -> Claim | None:
+        return self.database.run(claims.claim, worker="w", lease_seconds=lease_seconds, **conditions)
 
     def claimed(self, lease_seconds: float = LEASE_SECONDS, **values: Any) -> Claim:
         """A new job that is running."""

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -85,6 +86,30 @@ def test_a_job_is_not_claimed_before_its_time(jobs_at_hand: Jobs) -> None:
     assert jobs_at_hand.database.run(jobs.count_ready) == 0
 
 
+def test_a_busy_worker_leaves_what_became_ready_just_now(jobs_at_hand: Jobs) -> None:
+    # Given a job that is ready for a minute, and an older one that is ready again since a second
+    waiting = jobs_at_hand.accept(created_at=ago(60), run_after=ago(60))
+    jobs_at_hand.accept(created_at=ago(100), run_after=ago(1))
+    # Then who leaves new ones to others takes the first alone, and the other once it has waited as well
+    assert claim_all(jobs_at_hand, ready_for_seconds=30) == [waiting]
+    assert len(claim_all(jobs_at_hand, ready_for_seconds=1)) == 1
+
+
+def test_a_job_that_was_given_back_is_ready_anew(jobs_at_hand: Jobs) -> None:
+    old = jobs_at_hand.accept(created_at=ago(60), run_after=ago(60))
+    claim = jobs_at_hand.claim()
+    assert claim is not None
+    assert jobs_at_hand.database.run(claims.release, claim)
+    assert claim_all(jobs_at_hand, ready_for_seconds=30) == []
+    assert claim_all(jobs_at_hand) == [old]
+
+
+def test_a_claim_may_be_for_interactive_jobs_only(jobs_at_hand: Jobs) -> None:
+    jobs_at_hand.accept(Priority.BATCH, created_at=ago(60))
+    interactive = jobs_at_hand.accept()
+    assert claim_all(jobs_at_hand, least_priority=Priority.INTERACTIVE) == [interactive]
+
+
 @pytest.mark.parametrize("state", set(JobState) - {JobState.QUEUED})
 def test_only_queued_jobs_are_claimed(jobs_at_hand: Jobs, state: JobState) -> None:
     jobs_at_hand.accept(state=state.value)
@@ -141,8 +166,8 @@ def test_the_queue_is_counted(jobs_at_hand: Jobs) -> None:
     assert 5000 <= database.run(jobs.oldest_queued_seconds) < 5060
 
 
-def claim_all(jobs_at_hand: Jobs) -> list[UUID]:
+def claim_all(jobs_at_hand: Jobs, **conditions: Any) -> list[UUID]:
     claimed = []
-    while (claim := jobs_at_hand.claim()) is not None:
+    while (claim := jobs_at_hand.claim(**conditions)) is not None:
         claimed.append(claim.job_id)
     return claimed
