@@ -1,0 +1,165 @@
+"""One worker with several jobs in hand: who has the device, who comes next, and that nobody harms another."""
+
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+import redis
+from sqlalchemy import update
+
+from services.core.db.tables import SegmentationJobRow
+from services.core.jobs import JobState
+from services.core.queue import QUEUE_NAME
+from services.core.wire.segmentations import decode_task
+from tests.conftest import MakeDeployment
+from tests.deployment import Deployment, wait_for
+from tests.end_to_end.jobs_in_hand import cancel, state_of, wait_until_decoded
+from tests.faults.processes import hosts_of
+from tests.faults.verdicts import assert_done_once, logged
+from tests.slow_model import SLOW_MODEL, Gate, sleeping, wait_until_running, with_slow_model
+
+BURST = 12
+
+
+@pytest.fixture(scope="module")
+def site(new_deployment: MakeDeployment, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
+    """One worker, which has the model of these tests loaded."""
+    deployment = with_slow_model(new_deployment(heartbeat_seconds=0.5), tmp_path_factory.mktemp("slow"))
+    deployment.start_api().start_worker()
+    assert_done_once(deployment, [deployment.submit(sleeping(0), SLOW_MODEL)])
+    return deployment
+
+
+def submit_batch(deployment: Deployment, request: bytes) -> UUID:
+    response = deployment.post(f"/api/v2/Model/{SLOW_MODEL}/segmentation", request, SegInt_Priority="batch")
+    return decode_task(response.content).segmentation_id
+
+
+def doorbells(deployment: Deployment) -> int:
+    with redis.Redis.from_url(deployment.settings.redis_url) as client:
+        return int(client.llen(f"{deployment.settings.redis_namespace}:{QUEUE_NAME}"))
+
+
+def test_the_next_job_is_decoded_while_one_has_the_device(site: Deployment) -> None:
+    with Gate(site) as gate:
+        # Given a job whose model runs
+        first = site.submit(gate.request, SLOW_MODEL)
+        wait_until_running(site, first)
+        # When another one comes, Then the same worker decodes it meanwhile
+        second = site.submit(sleeping(0), SLOW_MODEL)
+        wait_until_decoded(site, second)
+        assert state_of(site, first) == JobState.RUNNING
+        assert site.row(second).worker == site.row(first).worker
+        # and nobody's doorbell is left over
+        wait_for(lambda: doorbells(site) == 0, "the doorbell to be taken off")
+    assert_done_once(site, [first, second])
+    assert site.row(second).stage_seconds["wait"] > 0
+
+
+def test_one_is_encoded_one_runs_and_one_is_decoded(own_deployment: MakeDeployment, tmp_path: Path) -> None:
+    deployment = with_slow_model(own_deployment(), tmp_path).start_api()
+    deployment.start_worker(module="tests.gated_codec_worker", environment={"TEST_GATES": str(tmp_path)})
+    hold = tmp_path / "encode.hold"
+    hold.touch()
+    with Gate(deployment) as gate:
+        encoding = deployment.submit(sleeping(0), SLOW_MODEL)
+        wait_for((tmp_path / "encode.reached").exists, "the first job to be encoded")
+        running = deployment.submit(gate.request, SLOW_MODEL)
+        wait_until_running(deployment, running)
+        decoded = deployment.submit(sleeping(0), SLOW_MODEL)
+        wait_until_decoded(deployment, decoded)
+        jobs = [encoding, running, decoded]
+        assert [state_of(deployment, job_id) for job_id in jobs] == [JobState.RUNNING] * 3
+        # A fourth one waits in the queue, where any worker may take it
+        fourth = deployment.submit(sleeping(0), SLOW_MODEL)
+        hold.unlink()
+        assert_done_once(deployment, [encoding])
+        wait_until_decoded(deployment, fourth)
+    assert_done_once(deployment, [*jobs, fourth])
+
+
+def test_an_interactive_job_gets_the_device_before_a_batch_job_that_waits_longer(site: Deployment) -> None:
+    with Gate(site) as last:
+        with Gate(site) as gate:
+            # Given a job whose model runs, and batch jobs of which one is decoded
+            running = site.submit(gate.request, SLOW_MODEL)
+            wait_until_running(site, running)
+            batch = submit_batch(site, last.request)
+            wait_until_decoded(site, batch)
+            more = submit_batch(site, sleeping(0))
+            # When an interactive one comes, Then it gets the last place, though the other batch job waits longer
+            interactive = site.submit(sleeping(0), SLOW_MODEL)
+            wait_until_decoded(site, interactive)
+            assert state_of(site, more) == JobState.QUEUED
+        # and the device before the batch job, which would keep it
+        assert_done_once(site, [running, interactive])
+        assert state_of(site, batch) == JobState.RUNNING
+    assert_done_once(site, [batch, more])
+
+
+def test_a_job_that_waits_for_the_device_is_cancelled_at_once_and_harms_nobody(site: Deployment) -> None:
+    with Gate(site) as gate:
+        running = site.submit(gate.request, SLOW_MODEL)
+        wait_until_running(site, running)
+        [host] = hosts_of(site)
+        waiting = site.submit(sleeping(0), SLOW_MODEL)
+        wait_until_decoded(site, waiting)
+        # When the one that waits is cancelled
+        cancel(site, waiting, SLOW_MODEL)
+        # Then it ends while the other runs, whose host it must not touch
+        wait_for(lambda: state_of(site, waiting) == JobState.CANCELLED, "the job to be cancelled")
+        assert state_of(site, running) == JobState.RUNNING
+    assert_done_once(site, [running])
+    assert hosts_of(site) == [host]
+
+
+def test_a_job_that_waits_and_loses_its_lease_harms_nobody(site: Deployment) -> None:
+    with Gate(site) as gate:
+        running = site.submit(gate.request, SLOW_MODEL)
+        wait_until_running(site, running)
+        [host] = hosts_of(site)
+        lost = site.submit(sleeping(0), SLOW_MODEL)
+        wait_until_decoded(site, lost)
+        # When somebody else has the job's token
+        database = site.database()
+        taken = update(SegmentationJobRow).where(SegmentationJobRow.id == lost)
+        database.run(lambda session: session.execute(taken.values(claim_token=uuid4())))
+        # Then the worker drops the job while the other runs
+        wait_for(lambda: logged(site, "fenced", lost) == 1, "it to be fenced")
+        assert state_of(site, running) == JobState.RUNNING
+        database.run(lambda session: session.execute(taken.values(state=JobState.QUEUED.value, claim_token=None)))
+        database.close()
+    assert_done_once(site, [running])
+    assert hosts_of(site) == [host]
+    assert_done_once(site, [lost], attempt=2)
+
+
+def test_a_running_job_is_cancelled_and_the_one_that_waits_has_its_turn(site: Deployment) -> None:
+    with Gate(site) as gate:
+        running = site.submit(gate.request, SLOW_MODEL)
+        wait_until_running(site, running)
+        waiting = site.submit(sleeping(0), SLOW_MODEL)
+        wait_until_decoded(site, waiting)
+        cancel(site, running, SLOW_MODEL)
+        # The gate is still closed
+        wait_for(lambda: state_of(site, running) == JobState.CANCELLED, "the job to be cancelled")
+        assert_done_once(site, [waiting])
+
+
+def test_a_burst_is_done_by_one_worker_and_leaves_no_doorbell(site: Deployment) -> None:
+    jobs = [site.submit(sleeping(0), SLOW_MODEL) for _ in range(BURST)]
+    assert_done_once(site, jobs)
+    wait_for(lambda: doorbells(site) == 0, "every doorbell to be fetched")
+
+
+def test_two_idle_workers_share_two_jobs(site: Deployment) -> None:
+    site.start_worker("second", until_ready=True)
+    with Gate(site) as gate:
+        # Given two idle workers, When two jobs come at once
+        jobs = [site.submit(gate.request, SLOW_MODEL) for _ in range(2)]
+        # Then each runs one
+        for job_id in jobs:
+            wait_until_running(site, job_id)
+        assert len({site.row(job_id).worker for job_id in jobs}) == 2
+    assert_done_once(site, jobs)
+    site.stop("second")
