@@ -21,6 +21,7 @@ from services.core.errors import (
     Unavailable,
 )
 from services.core.jobs import Claim, Priority
+from services.core.model_spec import model_spec
 from services.core.queue import Doorbell, DoorbellUnavailable
 from services.core.settings import Settings
 from services.worker import pipeline

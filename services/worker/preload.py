@@ -9,7 +9,6 @@ from services.core.db import catalogue as catalogue_rows
 from services.core.db.session import Database
 from services.core.errors import SegIntError
 from services.core.model_spec import model_spec
-from services.core.model_spec import model_spec
 from services.worker.claiming import Claiming
 from services.worker.hosts import ModelHosts
 from services.worker.model_host import ModelHost
