@@ -1,6 +1,7 @@
 """`python -m services.worker`: Dramatiq's command line with the flags this design needs, in one place.
 
-One process, one thread, one queue, no prefetch: a doorbell never waits behind a busy worker while another is idle.
+One process, one thread for doorbells, one queue, no prefetch: a doorbell never waits behind a busy worker while another
+is idle. The jobs have threads of their own, see `job_runner`; the doorbells' one waits for them.
 """
 
 import ctypes

@@ -153,7 +153,7 @@ class Verdicts:
         state = self.through_outage(
             lambda: self._database.run(attempts.lose_attempt, job.claim, reason=reason, policy=self._policy)
         )
-        self._metrics.job_ended("lost")
+        self._metrics.job_ended("lost" if state is not None else "fenced")
         logger.warning(
             "attempt lost", extra={"job": str(job.claim.job_id), "reason": reason, "now": state or JobState.RUNNING}
         )
@@ -161,7 +161,7 @@ class Verdicts:
     def failed(self, job: RunningJob, error: SegIntError) -> None:
         """The job is over: another attempt would only repeat this."""
         code = next((CODE_OF[kind] for kind in type(error).__mro__ if kind in CODE_OF), JobErrorCode.INTERNAL)
-        self.through_outage(
+        told = self.through_outage(
             lambda: self._database.run(
                 claims.fail,
                 job.claim,
@@ -170,8 +170,11 @@ class Verdicts:
                 retention_hours=self._settings.result_retention_hours,
             )
         )
-        self._metrics.job_ended("failed")
-        logger.warning("failed", extra={"job": str(job.claim.job_id), "error": error.summary})
+        if told:
+            self._metrics.job_ended("failed")
+            logger.warning("failed", extra={"job": str(job.claim.job_id), "error": error.summary})
+        else:  # given back, or taken back, before the fault was found
+            self.stopped(job)
 
     def through_outage(self, work: Callable[[], T]) -> T:
         """Do `work`, again and again while the database is away, until the worker closes.

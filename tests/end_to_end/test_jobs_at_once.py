@@ -11,6 +11,7 @@ from services.core.db.tables import SegmentationJobRow
 from services.core.jobs import JobState
 from services.core.queue import QUEUE_NAME
 from services.core.wire.segmentations import decode_task
+from services.worker.claiming import IDLE_PICK_UP_SECONDS
 from tests.conftest import MakeDeployment
 from tests.deployment import Deployment, wait_for
 from tests.end_to_end.jobs_in_hand import cancel, state_of, wait_until_decoded
@@ -19,12 +20,14 @@ from tests.faults.verdicts import assert_done_once, logged
 from tests.slow_model import SLOW_MODEL, Gate, sleeping, wait_until_running, with_slow_model
 
 BURST = 12
+JANITOR_INTERVAL_SECONDS = 0.5
 
 
 @pytest.fixture(scope="module")
 def site(new_deployment: MakeDeployment, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     """One worker, which has the model of these tests loaded."""
-    deployment = with_slow_model(new_deployment(heartbeat_seconds=0.5), tmp_path_factory.mktemp("slow"))
+    deployment = new_deployment(heartbeat_seconds=0.5, janitor_interval_seconds=JANITOR_INTERVAL_SECONDS)
+    with_slow_model(deployment, tmp_path_factory.mktemp("slow"))
     deployment.start_api().start_worker()
     assert_done_once(deployment, [deployment.submit(sleeping(0), SLOW_MODEL)])
     return deployment
@@ -53,7 +56,10 @@ def test_the_next_job_is_decoded_while_one_has_the_device(site: Deployment) -> N
         # and nobody's doorbell is left over
         wait_for(lambda: doorbells(site) == 0, "the doorbell to be taken off")
     assert_done_once(site, [first, second])
-    assert site.row(second).stage_seconds["wait"] > 0
+    stage_seconds = site.row(second).stage_seconds
+    assert stage_seconds["wait"] > 0
+    # and it left an idle worker the time to take it
+    assert stage_seconds["queued"] >= JANITOR_INTERVAL_SECONDS + IDLE_PICK_UP_SECONDS
 
 
 def test_one_is_encoded_one_runs_and_one_is_decoded(own_deployment: MakeDeployment, tmp_path: Path) -> None:
