@@ -135,7 +135,7 @@ class JobEventKind(StrEnum):
     ACCEPTED = "accepted"
     CLAIMED = "claimed"
     RELEASED = "released"
-    """Given back by a worker that stops; the attempt does not count."""
+    """Given back by a worker that stops, or whose device is in use for long; the attempt does not count."""
     LOST = "lost"
     """An attempt ended without a verdict; another follows."""
     NOTED = "noted"

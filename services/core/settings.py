@@ -130,6 +130,13 @@ class Settings(BaseSettings):
         description="Jobs that one worker has in hand: one has the device while others are decoded and encoded. Each "
         "holds its inflated volumes and masks in memory, so this bounds them too.",
     )
+    device_wait_seconds: float = Field(
+        10,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long a worker keeps a job that waits for its device before it gives it back, because another "
+        "worker may be idle by now.",
+    )
     warm_models: int = Field(8, ge=0, description="Most models that one worker keeps loaded; 0: any number.")
     warm_memory_bytes: int = Field(
         8 * GIB,

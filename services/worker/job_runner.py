@@ -73,6 +73,8 @@ class JobRunner:
         self._changed = threading.Condition()
         self._jobs: list[RunningJob] = []
         self._changes = 0
+        self._long_job: RunningJob | None = None
+        """One that had the device for longer than another was to wait for it."""
 
     def start(self) -> None:
         """Begin to load the models that are to be warm before the first job. Returns at once."""
@@ -90,9 +92,9 @@ class JobRunner:
             with self._changed:
                 changes, running = self._changes, len(self._jobs)
                 device_bound = sum(job.stage is not Stage.AFTER_DEVICE for job in self._jobs)
-            pause_seconds: float | None = None  # until something changes
-            if running < self._settings.jobs_at_once:
-                pause_seconds = BUSY_POLL_SECONDS
+            self._yield_what_waits()
+            pause_seconds = BUSY_POLL_SECONDS
+            if running < self._settings.jobs_at_once and not self._on_device(self._long_job):
                 try:
                     claim = self._claim(running, device_bound)
                 except Unavailable as error:
@@ -139,6 +141,23 @@ class JobRunner:
         with self._changed:
             self._changed.wait_for(lambda: not self._jobs, CLOSE_SECONDS)
 
+    def _yield_what_waits(self) -> None:
+        """Give back what has waited for the device for long: an idle worker, which there was none of, may be there now.
+
+        Nothing is claimed beside the job on the device from then on: it has shown that it takes long, and what would be
+        saved then, the decoding of the next one, is little beside it.
+        """
+        jobs = self._running()
+        for job in jobs:
+            if job.waits_for_longer_than(self._settings.device_wait_seconds) and job.give_back_unless_on_device(
+                StopReason.YIELDED
+            ):
+                self._long_job = next(filter(self._on_device, jobs), None)
+
+    @staticmethod
+    def _on_device(job: RunningJob | None) -> bool:
+        return job is not None and job.stage is Stage.ON_DEVICE
+
     def _claim(self, running: int, device_bound: int) -> Claim | None:
         if not running:
             return self._claiming.as_idle_worker()
@@ -167,7 +186,7 @@ class JobRunner:
         with self._changed:
             self._jobs.append(job)
         if self._draining.is_set():  # since the claim was asked for: `drain` may not have seen this job
-            job.give_back_unless_on_device()
+            job.give_back_unless_on_device(StopReason.DRAINED)
         try:
             thread.start()
         except RuntimeError:  # this machine has no thread left
@@ -236,7 +255,7 @@ class JobRunner:
     def _give_back(self) -> None:
         """What draining does beside the main thread, which waits for the jobs to end."""
         for job in self._running():
-            if job.give_back_unless_on_device():
+            if job.give_back_unless_on_device(StopReason.DRAINED):
                 self._tell_stopped(job)  # its thread would tell it only once it has decoded
         if self._closing.wait(self._settings.drain_seconds):
             return

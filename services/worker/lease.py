@@ -24,6 +24,8 @@ class StopReason(StrEnum):
     CANCELLED = "cancelled"
     FENCED = "fenced"
     DRAINED = "drained"
+    YIELDED = "yielded"
+    """It waited for the device for long; another worker's may be free sooner."""
 
 
 class Lease:

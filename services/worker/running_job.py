@@ -47,7 +47,8 @@ class RunningJob:
             stop_work=self._stop_work,
         )
         self.waited_seconds = 0.0
-        """For the device."""
+        """For the device; known once it has it."""
+        self._asked_at: float | None = None
         self.settling = threading.Lock()
         self.settled = False
         """Whether the database was told that the work was stopped; guarded by `settling`."""
@@ -63,12 +64,17 @@ class RunningJob:
     def stage(self) -> Stage:
         return self._stage
 
+    def waits_for_longer_than(self, seconds: float) -> bool:
+        """Whether the job has waited for the device for that time, and still does."""
+        asked_at = self._asked_at
+        return self._stage is Stage.BEFORE_DEVICE and asked_at is not None and time.monotonic() - asked_at > seconds
+
     @contextmanager
     def on_device(self) -> Iterator[None]:
         """The job's turn at the device. Raises Cancelled when the job is stopped before it has come."""
-        asked_at = time.perf_counter()
+        self._asked_at = asked_at = time.monotonic()
         with self._device.turn(self.claim.priority, self._is_stopped):
-            self.waited_seconds = round(time.perf_counter() - asked_at, 4)
+            self.waited_seconds = round(time.monotonic() - asked_at, 4)
             with self._lock:
                 if self._is_stopped():
                     raise Cancelled("The job was stopped just before its turn at the device.")
@@ -91,13 +97,13 @@ class RunningJob:
             if self._is_stopped():
                 host.kill()
 
-    def give_back_unless_on_device(self) -> bool:
-        """Stop the job for a worker that drains, unless its model has begun; whether it was stopped."""
+    def give_back_unless_on_device(self, reason: StopReason) -> bool:
+        """Stop the job unless its model has begun; whether it was stopped."""
         with self._lock:
             if self._stage is not Stage.BEFORE_DEVICE:
                 return False
             self._kept_off_device = True
-        self.lease.stop(StopReason.DRAINED)
+        self.lease.stop(reason)
         return True
 
     def _is_stopped(self) -> bool:

@@ -37,6 +37,11 @@ OUTAGE_PAUSE_SECONDS = 1.0
 LEASES_TO_STORE = 2
 """How long a result is held for a volume that is full or fails, in leases."""
 
+REASON_TO_GIVE_BACK = {
+    StopReason.DRAINED: claims.STOPPING,
+    StopReason.YIELDED: "its worker's device was in use for long; another worker may have one free",
+}
+
 CODE_OF: dict[type[SegIntError], JobErrorCode] = {
     NotGzip: JobErrorCode.DECOMPRESSION,
     VoxelCountMismatch: JobErrorCode.DECOMPRESSION_BUFFER_SIZE_MISMATCH,
@@ -120,7 +125,7 @@ class Verdicts:
         return job is not None and job.result_file == result_file
 
     def stopped(self, job: RunningJob) -> None:
-        """Give a drained job back; end a cancelled one, also when the cancel came while the worker drained.
+        """Give back a job that was drained, or waited too long; end a cancelled one, even if the worker drains.
 
         Of several calls the first counts: a job that is being decoded is given back before its thread knows.
         """
@@ -132,9 +137,8 @@ class Verdicts:
     def _settle_stopped(self, job: RunningJob) -> str:
         claim = job.claim
         outcome = "fenced"
-        if job.lease.stopped is StopReason.DRAINED and self.through_outage(
-            lambda: self._database.run(claims.release, claim)
-        ):
+        reason = REASON_TO_GIVE_BACK.get(job.lease.stopped) if job.lease.stopped else None
+        if reason is not None and self.through_outage(lambda: self._database.run(claims.release, claim, reason=reason)):
             outcome = "released"
         elif self.through_outage(
             lambda: self._database.run(
@@ -142,7 +146,7 @@ class Verdicts:
             )
         ):
             outcome = "cancelled"
-        logger.info(outcome, extra={"job": str(claim.job_id)})
+        logger.info(outcome, extra={"job": str(claim.job_id), "reason": reason})
         return outcome
 
     def lost(self, job: RunningJob, reason: str) -> None:

@@ -17,7 +17,7 @@ from tests.slow_model import SLOW_MODEL, Gate, sleeping, wait_until_running, wit
 @pytest.fixture
 def deployment(own_deployment: MakeDeployment, tmp_path: Path) -> Deployment:
     """One worker that may be held while it decodes or encodes."""
-    deployment = with_slow_model(own_deployment(), tmp_path).start_api()
+    deployment = with_slow_model(own_deployment(device_wait_seconds=600), tmp_path).start_api()
     return deployment.start_worker(module="tests.gated_codec_worker", environment={"TEST_GATES": str(tmp_path)})
 
 

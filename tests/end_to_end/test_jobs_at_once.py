@@ -26,7 +26,9 @@ JANITOR_INTERVAL_SECONDS = 0.5
 @pytest.fixture(scope="module")
 def site(new_deployment: MakeDeployment, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     """One worker, which has the model of these tests loaded."""
-    deployment = new_deployment(heartbeat_seconds=0.5, janitor_interval_seconds=JANITOR_INTERVAL_SECONDS)
+    deployment = new_deployment(
+        heartbeat_seconds=0.5, device_wait_seconds=600, janitor_interval_seconds=JANITOR_INTERVAL_SECONDS
+    )
     with_slow_model(deployment, tmp_path_factory.mktemp("slow"))
     deployment.start_api().start_worker()
     assert_done_once(deployment, [deployment.submit(sleeping(0), SLOW_MODEL)])
@@ -63,7 +65,7 @@ def test_the_next_job_is_decoded_while_one_has_the_device(site: Deployment) -> N
 
 
 def test_one_is_encoded_one_runs_and_one_is_decoded(own_deployment: MakeDeployment, tmp_path: Path) -> None:
-    deployment = with_slow_model(own_deployment(), tmp_path).start_api()
+    deployment = with_slow_model(own_deployment(device_wait_seconds=600), tmp_path).start_api()
     deployment.start_worker(module="tests.gated_codec_worker", environment={"TEST_GATES": str(tmp_path)})
     hold = tmp_path / "encode.hold"
     hold.touch()
@@ -169,3 +171,26 @@ def test_two_idle_workers_share_two_jobs(site: Deployment) -> None:
         assert len({site.row(job_id).worker for job_id in jobs}) == 2
     assert_done_once(site, jobs)
     site.stop("second")
+
+
+def test_a_job_that_waits_for_long_is_given_back_for_a_worker_that_is_idle_by_now(
+    own_deployment: MakeDeployment, tmp_path: Path
+) -> None:
+    deployment = with_slow_model(own_deployment(device_wait_seconds=1), tmp_path).start_api().start_worker()
+    with Gate(deployment) as gate:
+        # Given a job that waits behind a long one, because there was no other worker
+        long = deployment.submit(gate.request, SLOW_MODEL)
+        wait_until_running(deployment, long)
+        waiting = deployment.submit(sleeping(0), SLOW_MODEL)
+        # When its worker has given it back
+        wait_for(lambda: logged(deployment, "released", waiting) == 1, "it to be given back")
+        assert deployment.row(waiting).attempt == 0
+        # Then another one that comes runs it, and no attempt is counted
+        deployment.start_worker("second")
+        assert_done_once(deployment, [waiting])
+        assert state_of(deployment, long) == JobState.RUNNING
+        assert logged(deployment, "claimed", waiting) == 2
+    assert_done_once(deployment, [long])
+    # And the first one goes on taking jobs
+    deployment.stop("second")
+    assert_done_once(deployment, [deployment.submit(sleeping(0), SLOW_MODEL)])

@@ -15,6 +15,8 @@ from services.core.db import job_events
 from services.core.db.tables import SegmentationJobRow as Row
 from services.core.jobs import COMPLETE_PERCENT, Claim, JobErrorCode, JobEventKind, JobState, Priority
 
+STOPPING = "its worker was told to stop"
+
 
 class Heartbeat(NamedTuple):
     """The database's answer to a heartbeat."""
@@ -163,8 +165,8 @@ def cancel_claimed(session: Session, claim: Claim, *, retention_hours: float) ->
     return _settle(session, held_by(claim), JobState.CANCELLED, retention_hours)
 
 
-def release(session: Session, claim: Claim) -> bool:
-    """Give the job back uncounted, because the worker stops. False: the claim was lost, or a cancel came first."""
+def release(session: Session, claim: Claim, *, reason: str = STOPPING) -> bool:
+    """Give the job back uncounted. False: the claim was lost, or a cancel came first."""
     worker = session.scalar(
         update(Row)
         .where(held_by(claim), Row.cancel_requested.is_(False))
@@ -179,9 +181,8 @@ def release(session: Session, claim: Claim) -> bool:
     )
     if worker is None:
         return False
-    details = "its worker was told to stop"
     job_events.record(
-        session, claim.job_id, JobEventKind.RELEASED, attempt=claim.attempt, worker=worker, details=details
+        session, claim.job_id, JobEventKind.RELEASED, attempt=claim.attempt, worker=worker, details=reason
     )
     return True
 
