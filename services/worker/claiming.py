@@ -29,7 +29,8 @@ class Claiming:
         """The next job that no idle worker wants.
 
         Were one idle, it would have been rung for when the job became ready, or at the latest by the janitor's next
-        round, and would have claimed it since.
+        round, and would have claimed it since. None while the next one has lost an attempt: that one is run alone, so
+        that a model which kills its worker costs another job one attempt at most.
         """
         self.require_volume()
         return self._database.run(
@@ -38,6 +39,7 @@ class Claiming:
             lease_seconds=self._settings.lease_seconds,
             ready_for_seconds=self._settings.janitor_interval_seconds + IDLE_PICK_UP_SECONDS,
             least_priority=least_priority,
+            untried_only=True,
         )
 
     def require_volume(self) -> None:

@@ -91,10 +91,11 @@ class JobRunner:
         while not self._draining.is_set():
             with self._changed:
                 changes, running = self._changes, len(self._jobs)
+                tried_before = any(job.claim.attempt > 1 for job in self._jobs)
                 device_bound = sum(job.stage is not Stage.AFTER_DEVICE for job in self._jobs)
             self._yield_what_waits()
             pause_seconds = BUSY_POLL_SECONDS
-            if running < self._settings.jobs_at_once and not self._on_device(self._long_job):
+            if running < self._settings.jobs_at_once and not (tried_before or self._on_device(self._long_job)):
                 try:
                     claim = self._claim(running, device_bound)
                 except Unavailable as error:

@@ -166,7 +166,18 @@ class Audit:
             for event in self._books.events[job.id]
         )
         heard = self._heard_claims[job.id, attempt.number] >= claims
-        return explanations.of_lost_attempt(attempt, self._behaviour(job), self._faults, heard=heard)
+        return explanations.of_lost_attempt(
+            attempt, self._behaviour(job), self._faults, heard=heard, poisoned=self._poisoned()
+        )
+
+    def _poisoned(self) -> list[Attempt]:
+        """The attempts whose model kills its worker."""
+        return [
+            attempt
+            for job in self._books.jobs.values()
+            if self._behaviour(job) is Behaviour.KILLS_ITS_PARENT
+            for attempt in attempts_of(self._books.events[job.id])
+        ]
 
     def _behaviour(self, job: Job) -> Behaviour:
         submission = self._of_label.get(job.client_version)
@@ -213,12 +224,7 @@ class Audit:
         )
 
     def _check_endings(self) -> None:
-        poisoned = [
-            attempt
-            for job in self._books.jobs.values()
-            if self._behaviour(job) is Behaviour.KILLS_ITS_PARENT
-            for attempt in attempts_of(self._books.events[job.id])
-        ]
+        poisoned = self._poisoned()
         for ending in self._supervisor.endings:
             if explanations.of_ending(ending, self._faults, poisoned) is None:
                 self.findings.add(Wrong.UNEXPLAINED, f"{ending.name} ended by itself with code {ending.code}")

@@ -43,12 +43,24 @@ SHUTDOWN_SECONDS = DRAIN_SECONDS + 30.0
 
 
 def of_lost_attempt(
-    attempt: Attempt, behaviour: Behaviour, faults: Sequence[Fault], *, heard: bool
+    attempt: Attempt,
+    behaviour: Behaviour,
+    faults: Sequence[Fault],
+    *,
+    heard: bool,
+    poisoned: Iterable[Attempt] = (),
 ) -> Fault | Behaviour | None:
-    """What ended the attempt. `heard`: whether its worker learnt that the claim was granted."""
+    """What ended the attempt.
+
+    Args:
+        heard: whether its worker learnt that the claim was granted.
+        poisoned: the attempts whose model kills its worker, and what else that has in hand.
+    """
     if "its worker stopped answering" in attempt.details:
         if behaviour is Behaviour.KILLS_ITS_PARENT:
             return behaviour
+        if any(_side_by_side(attempt, other) for other in poisoned):
+            return Behaviour.KILLS_ITS_PARENT
         return _silence(attempt, faults, heard=heard)
     by_words: Mapping[str, Callable[[], Fault | Behaviour | None]] = {
         # A host may be found warm a moment before it has ended.
@@ -63,6 +75,11 @@ def of_lost_attempt(
         if words in attempt.details:
             return find()
     return None
+
+
+def _side_by_side(attempt: Attempt, other: Attempt) -> bool:
+    same_worker = attempt.pid is not None and attempt.pid == other.pid
+    return same_worker and attempt.claimed_at <= other.ended_at and other.claimed_at <= attempt.ended_at
 
 
 def _silence(attempt: Attempt, faults: Sequence[Fault], *, heard: bool) -> Fault | None:

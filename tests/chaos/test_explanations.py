@@ -1,5 +1,7 @@
 """Explanations: a fault accounts for what it can have caused, and for nothing else."""
 
+from dataclasses import replace
+
 import pytest
 
 from services.core.jobs import JobEventKind
@@ -63,6 +65,15 @@ def test_a_cut_connection_accounts_for_a_claim_that_its_worker_never_heard_of(
     cut = fault("postgres_cut")
     found = explanations.of_lost_attempt(attempt(SILENCE, claimed_at), Behaviour.GOOD, [cut], heard=heard)
     assert (found is cut) is accounted
+
+
+def test_a_model_that_kills_its_worker_accounts_for_what_that_had_in_hand_as_well() -> None:
+    def found(poisoned: Attempt) -> object:
+        return explanations.of_lost_attempt(attempt(SILENCE), Behaviour.GOOD, [], heard=True, poisoned=[poisoned])
+
+    assert found(attempt(SILENCE, claimed_at=98.0)) is Behaviour.KILLS_ITS_PARENT
+    assert found(attempt(SILENCE, claimed_at=90.0, ended_at=95.0)) is None
+    assert found(replace(attempt(SILENCE), pid=18)) is None
 
 
 def test_a_fault_that_found_nothing_accounts_for_nothing() -> None:

@@ -1,5 +1,6 @@
 """One worker with several jobs in hand: who has the device, who comes next, and that nobody harms another."""
 
+import time
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -12,6 +13,7 @@ from services.core.jobs import JobState
 from services.core.queue import QUEUE_NAME
 from services.core.wire.segmentations import decode_task
 from services.worker.claiming import IDLE_PICK_UP_SECONDS
+from services.worker.job_runner import BUSY_POLL_SECONDS
 from tests.conftest import MakeDeployment
 from tests.deployment import Deployment, wait_for
 from tests.end_to_end.jobs_in_hand import cancel, state_of, wait_until_decoded
@@ -194,3 +196,25 @@ def test_a_job_that_waits_for_long_is_given_back_for_a_worker_that_is_idle_by_no
     # And the first one goes on taking jobs
     deployment.stop("second")
     assert_done_once(deployment, [deployment.submit(sleeping(0), SLOW_MODEL)])
+
+
+def test_a_job_that_has_lost_an_attempt_is_run_alone(own_deployment: MakeDeployment, tmp_path: Path) -> None:
+    deployment = with_slow_model(own_deployment(device_wait_seconds=600), tmp_path).start_api()
+    with Gate(deployment) as gate:
+        # Given a job that has lost an attempt, and runs
+        tried = deployment.submit(gate.request, SLOW_MODEL)
+        database = deployment.database()
+        row = update(SegmentationJobRow).where(SegmentationJobRow.id == tried).values(attempt=1)
+        database.run(lambda session: session.execute(row))
+        database.close()
+        deployment.start_worker()
+        wait_until_running(deployment, tried)
+        # When another one has waited for longer than it takes to be claimed beside
+        other = deployment.submit(sleeping(0), SLOW_MODEL)
+        submitted_at = time.monotonic()
+        wait_for(lambda: time.monotonic() - submitted_at > 3 * (IDLE_PICK_UP_SECONDS + BUSY_POLL_SECONDS), "the worker")
+        # Then it still waits for any worker
+        assert state_of(deployment, other) == JobState.QUEUED
+        deployment.start_worker("second")
+        assert_done_once(deployment, [other])
+    assert_done_once(deployment, [tried], attempt=2)

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, and_, func, literal, select, update
+from sqlalchemy import ColumnElement, and_, func, literal, select, true, update
 from sqlalchemy.orm import Session
 
 from services.core.db import job_events
@@ -33,11 +33,13 @@ def claim(
     lease_seconds: float,
     ready_for_seconds: float = 0.0,
     least_priority: Priority = Priority.BATCH,
+    untried_only: bool = False,
 ) -> Claim | None:
     """Take the next job by priority, then age; None when there is none.
 
     Passed over are jobs of less than `least_priority`, and those that could have been claimed for less than
-    `ready_for_seconds`, so that a busy worker leaves them to an idle one.
+    `ready_for_seconds`, so that a busy worker leaves them to an idle one. With `untried_only` there is none while the
+    next one has lost an attempt before: it is not passed over, or it would wait for ever where no worker falls idle.
 
     The attempt is counted here, before anything runs, so that a job which kills its worker is counted too.
     SKIP LOCKED lets any number of workers claim at once without waiting for each other.
@@ -58,7 +60,7 @@ def claim(
     token = uuid4()
     row = session.execute(
         update(Row)
-        .where(Row.id == candidate)
+        .where(Row.id == candidate, Row.attempt == 0 if untried_only else true())
         .values(
             state=JobState.RUNNING.value,
             attempt=Row.attempt + 1,

@@ -104,6 +104,15 @@ def test_a_job_that_was_given_back_is_ready_anew(jobs_at_hand: Jobs) -> None:
     assert claim_all(jobs_at_hand) == [old]
 
 
+def test_what_has_lost_an_attempt_is_not_run_beside_others_and_not_passed_over(jobs_at_hand: Jobs) -> None:
+    tried = jobs_at_hand.accept(created_at=ago(60), attempt=1)
+    untried = jobs_at_hand.accept()
+    assert claim_all(jobs_at_hand, untried_only=True) == []
+    assert claim_all(jobs_at_hand) == [tried, untried]
+    other = jobs_at_hand.accept()
+    assert claim_all(jobs_at_hand, untried_only=True) == [other]
+
+
 def test_a_claim_may_be_for_interactive_jobs_only(jobs_at_hand: Jobs) -> None:
     jobs_at_hand.accept(Priority.BATCH, created_at=ago(60))
     interactive = jobs_at_hand.accept()
