@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from services.core.errors import InvalidModelInput
-from services.core.model_options import FEATURES, ModelOptions
+from services.core.model_choices import FEATURES
+from services.core.model_options import ModelOptions
 from services.core.volumes import Geometry, Volume
 from services.worker.engine import features as module
 from services.worker.engine.features import column_names, feature_slabs
