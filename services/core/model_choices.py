@@ -57,7 +57,7 @@ class Activation(StrEnum):
 
 class Decision(StrEnum):
     AUTO = "auto"
-    """Whole numbers are labels; one output more than there are structures is `argmax`; as many are `threshold`."""
+    """Whole numbers are labels; more outputs than structures are `argmax`; as many are `threshold`."""
     ARGMAX = "argmax"
     """A voxel belongs to the output with the greatest score; output 0 is the background unless it is mapped."""
     THRESHOLD = "threshold"

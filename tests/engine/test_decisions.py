@@ -82,6 +82,12 @@ def test_outputs_and_labels_are_mapped(network: Any, options: dict[str, Any], ex
     assert masks_of(network, (LIVER, SPLEEN, CORD), **options) == expected
 
 
+def test_the_background_is_never_a_structure_by_itself() -> None:
+    for decision in ("auto", "argmax"):
+        options = {"ignored_outputs": "rest", "postprocessing": {"decision": decision}}
+        assert masks_of(one_hot, (LIVER, SPLEEN), **options) == [[1], [2]]
+
+
 def test_many_structures_keep_apart() -> None:
     structures = tuple(StructureSpec(f"s{value}", str(value)) for value in range(19))
     volume = Volume(np.arange(20 * 4, dtype=np.int16).reshape(4, 4, 5) % 20, channel_id="CT")
@@ -116,7 +122,7 @@ def test_softmax_and_overlapping_structures() -> None:
 @pytest.mark.parametrize(
     ("network", "options", "said"),
     [
-        (one_hot, {}, "4 outputs for 'Liver' .*, 'Spleen' .*: outputs 2, 3 without a structure. Declare"),
+        (one_hot, {}, "4 outputs for 'Liver' .*, 'Spleen' .*: output 3 without a structure. Declare"),
         (lambda b: one_hot(b, 1), {}, "1 output for 'Liver' .* no output for Spleen"),
         (one_hot, {"mapping": {"l": 1, "s": 9}, "ignored_outputs": "rest"}, r"'Spleen' \(9\): no output for Spleen"),
         (one_hot, {"mapping": {"l": 1, "s": 2}}, "output 3 without a structure"),

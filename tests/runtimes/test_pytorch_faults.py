@@ -205,7 +205,7 @@ ANSWERS: dict[str, tuple[str, int, str]] = {
     "cut off": ("volume[1:]", 1, r"shape \(1, 3, 4\); expected \(1, outputs, 2, 3, 4\), the shape of its"),
     "too many axes": ("volume[None, None, None]", 1, r"shape \(1, 1, 1, 2, 3, 4\); expected"),
     "labels of nobody": ("volume % 5", 2, r"labels 3, 4, which belong to no structure; it has 'structure 0' \(1\)"),
-    "a mask too much": ("np.stack([volume] * 4)", 2, r"4 outputs for 'structure 0'.*outputs 2, 3 without a structure"),
+    "a mask too much": ("np.stack([volume] * 4)", 2, r"4 outputs for 'structure 0'.*output 3 without a structure"),
     "a mask too few": ("np.stack([volume > 0] * 2)", 3, r"2 outputs for .*: no output for structure 2\. "),
     "array with NaN": ("np.where(volume < 5, np.nan, 0)", 1, r"returned NaN in 5 voxels"),
     "tensor with NaN": ("torch.full(volume.shape, float('nan'))", 1, r"returned NaN in 24 voxels"),

@@ -61,7 +61,9 @@ def blended(
         some = places[first : first + batch]
         scores = score([_start(starts, axes, place) for place in some])
         for place, answer in zip(some, scores, strict=True):
-            block = torch.cat([answer.to(device, torch.float32) * weights, weights[None]])
+            block = torch.empty((len(answer) + 1, *patch), device=device)
+            torch.mul(answer.to(device, torch.float32), weights, out=block[:-1])
+            block[-1] = weights
             box = [slice(0), slice(0), slice(0)]
             inner: tuple[int, ...] = ()
             # From the innermost axis outwards: what one carry lets go is all that the next one will ever get there.

@@ -23,7 +23,7 @@ from services.worker.runtimes.base import ModelSpec, StructureSpec
 from services.worker.runtimes.declared_input import DeclaredInput, refuse_precision
 from services.worker.runtimes.named_outputs import answer_names
 from services.worker.runtimes.onnx_artifact import onnx_file
-from services.worker.runtimes.thread_count import thread_count
+from services.worker.thread_limit import thread_limit
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -116,7 +116,7 @@ def open_session(path: Path, device: torch.device) -> onnxruntime.InferenceSessi
     """
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = ERRORS_ONLY
-    if (threads := thread_count()) is not None:
+    if (threads := thread_limit()) is not None:
         settings.intra_op_num_threads = threads
     providers: list[Any] = [CPU]
     if device.type == "cuda":

@@ -14,7 +14,7 @@ from torch import Tensor
 from services.core.errors import ModelFailed
 from services.core.model_options import ModelOptions
 from services.worker.engine.devices import device_of
-from services.worker.runtimes.thread_count import thread_count
+from services.worker.thread_limit import thread_limit
 
 ALIGNMENT_BYTES = 64
 """Where TensorFlow's kernels expect memory on the CPU to begin."""
@@ -31,7 +31,7 @@ def tensorflow_device(options: ModelOptions) -> torch.device:
     To be called before anything is computed. TensorFlow takes GPU memory as it needs it, not all of it.
     Raises ModelFailed when a device is asked for that is not there.
     """
-    if (threads := thread_count()) is not None:
+    if (threads := thread_limit()) is not None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
     gpus = tf.config.list_physical_devices("GPU")
