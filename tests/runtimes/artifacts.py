@@ -116,6 +116,32 @@ def torchscript(folder: Path, count: int = 1) -> ModelSpec:
     return spec_of(folder / "script.pt", count=count)
 
 
+EXPORTED_SOURCE = """
+import torch
+from torch import nn
+
+
+class Exported(nn.Module):
+    def __init__(self, count: int = 1) -> None:
+        super().__init__()
+        self.count = count
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, volume):
+        mask = (volume > self.bias).to(torch.int32)
+        return mask if self.count == 1 else torch.stack([mask] * self.count)
+"""
+
+
+def exported(folder: Path, count: int = 1) -> ModelSpec:
+    with imported(write_source(folder, EXPORTED_SOURCE)) as module:
+        sizes = {"volume": {axis: torch.export.Dim(name) for axis, name in enumerate(("depth", "height", "width"))}}
+        example = (torch.zeros((5, 6, 7), dtype=torch.int32),)
+        program = torch.export.export(module.Exported(count).eval(), example, dynamic_shapes=sizes)
+        torch.export.save(program, folder / "program.pt2")
+    return spec_of(folder / "program.pt2", count=count)
+
+
 def phantom(folder: Path, count: int = 1) -> ModelSpec:
     return ModelSpec("model", "phantom", structures=structures(count))
 

@@ -22,6 +22,7 @@ KINDS: dict[str, Make] = {
     "pytorch whole": artifacts.whole_model,
     "pytorch state_dict": artifacts.state_dict,
     "pytorch torchscript": artifacts.torchscript,
+    "pytorch export": artifacts.exported,
     "onnx": artifacts_onnx.plain,
     "onnx with external data": artifacts_onnx.external,
     "tensorflow SavedModel": artifacts_tensorflow.saved_model,
@@ -111,8 +112,9 @@ def test_the_volume_is_left_as_it_was(make: Make, tmp_path: Path) -> None:
         artifacts.whole_model_saved_by_its_script,
         artifacts.state_dict,
         artifacts.torchscript,
+        artifacts.exported,
     ],
-    ids=["whole", "whole, saved by its script", "state_dict", "torchscript"],
+    ids=["whole", "whole, saved by its script", "state_dict", "torchscript", "export"],
 )
 def test_pytorch_returns_exactly_what_the_network_finds(
     make_pytorch: Callable[[Path], ModelSpec], tmp_path: Path
@@ -122,6 +124,15 @@ def test_pytorch_returns_exactly_what_the_network_finds(
     # When it segments, then just that is marked
     (mask,) = segmented(make_pytorch(tmp_path), volume)
     np.testing.assert_array_equal(mask, volume > 0)
+
+
+def test_weights_are_mapped_and_not_copied(tmp_path: Path) -> None:
+    # Given a state_dict in a file
+    spec = artifacts.state_dict(tmp_path)
+    # When it is loaded, Then its weights are the file's own pages
+    model = loaded(spec)
+    assert str(spec.artifact) in Path("/proc/self/maps").read_text(encoding="utf-8")
+    assert np.any(segmented(spec, bright_middle(), model=model)[0])
 
 
 def test_whole_models_load_under_the_servers_file_names(tmp_path: Path) -> None:

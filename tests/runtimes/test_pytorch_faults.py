@@ -46,6 +46,28 @@ def half_of(path: Path | None) -> Path:
     return path
 
 
+def changed_program(folder: Path, name: str, content: bytes) -> Path:
+    """A program of torch.export, one of whose members is another."""
+    import zipfile
+
+    whole = artifacts.exported(folder).artifact
+    assert whole is not None
+    changed = folder / "changed.pt2"
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(changed, "w") as target:
+        for member in source.namelist():
+            target.writestr(member, content if member.endswith(name) else source.read(member))
+    return changed
+
+
+def damaged_program(folder: Path) -> Path:
+    return changed_program(folder, "/models/model.json", b"{}")
+
+
+def program_with_a_pickle(folder: Path) -> Path:
+    torch.save(Trap(folder / "mark"), folder / "trap.pt")
+    return changed_program(folder, "/sample_inputs/model.pt", (folder / "trap.pt").read_bytes())
+
+
 def hollow_zip(folder: Path) -> Path:
     """A complete zip that says it is a model and lacks what a model needs."""
     import zipfile
@@ -78,6 +100,12 @@ BAD: dict[str, tuple[Callable[[Path], ModelSpec], str]] = {
     "a plain pickle": (lambda f: spec_of(file_of(f, pickle.dumps({"a": 1}))), r"is not a PyTorch model"),
     "truncated": (lambda f: spec_of(half_of(artifacts.state_dict(f).artifact)), r"is cut short"),
     "truncated script": (lambda f: spec_of(half_of(artifacts.torchscript(f).artifact)), r"is cut short"),
+    "truncated program": (lambda f: spec_of(half_of(artifacts.exported(f).artifact)), r"is cut short"),
+    "damaged program": (lambda f: spec_of(damaged_program(f)), r"damaged or not a PyTorch model"),
+    "program with a pickle": (
+        lambda f: spec_of(program_with_a_pickle(f)),
+        r"runs code when it is opened; attach it again with --allow-pickle",
+    ),
     "hollow": (lambda f: spec_of(hollow_zip(f)), r"damaged or not a PyTorch model"),
     "a tensor": (lambda f: spec_of(saved(f, torch.zeros(2))), r"holds a Tensor, not a network or its state_dict"),
     "a checkpoint": (

@@ -52,7 +52,8 @@ def read_artifact(path: Path, device: torch.device) -> tuple[ArtifactForm, Any]:
         return ArtifactForm.EXPORTED, None if _pickles_in_exported(path) else read_exported(path, device)
     try:
         with warnings.catch_warnings(action="ignore"):
-            content = torch.load(path, map_location=device, weights_only=True)
+            # Mapped where the file allows it: the kernel shares such pages between hosts, and can drop them.
+            content = torch.load(path, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError:
         return ArtifactForm.WHOLE_MODEL, None
     except READ_FAULTS as error:

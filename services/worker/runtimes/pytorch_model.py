@@ -81,8 +81,11 @@ def _from_state_dict(state: StateDict, module: ModuleType | None, spec: ModelSpe
     if module is None:
         raise ModelFailed("The model file is a state_dict, which needs its network; attach the Python file as module.")
     network = _construct(_network_class(module, spec.class_name), options.class_arguments)
+    own = network.state_dict()
+    # Weights that are just what the network wants stay where they are, mapped from the file; others are converted.
+    as_they_are = all(key in own and own[key].dtype == value.dtype for key, value in state.items())
     try:
-        difference = network.load_state_dict(state, strict=False)
+        difference = network.load_state_dict(state, strict=False, assign=as_they_are)
     except RuntimeError as error:
         reason = re.sub(r"\s+", " ", str(error))[:300]
         raise ModelFailed(
