@@ -19,7 +19,6 @@ from services.worker.engine.cleanup import clean, cleanup_of
 from services.worker.engine.decisions import Decider, decider, refuse_nan
 from services.worker.engine.predictor import Predictor
 from services.worker.engine.preprocessing import ModelInput, Start, model_input, order_of_channels
-from services.worker.engine.windows import blended, patch_starts
 from services.worker.masks import Box, Masks
 from services.worker.watch import Watch
 
@@ -42,6 +41,11 @@ class EngineModel:
         self._structures = spec.structures
         self._options = options
         self._predictor = predictor
+        if options.call is Call.SLIDING_WINDOW:
+            # MONAI takes seconds to import: only such a model pays for it, and while it is loaded.
+            from services.worker.engine import windows  # noqa: PLC0415
+
+            self._windows = windows
         axes = [AXES[axis] for axis in options.inference.flips]
         self._flips = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
 
@@ -127,7 +131,9 @@ class EngineModel:
         inference = self._options.inference
         patch = inference.patch or data.grid.shape
         done = 0
-        total = int(np.prod([len(starts) for starts in patch_starts(data.grid.shape, patch, inference.overlap)]))
+        total = int(
+            np.prod([len(starts) for starts in self._windows.patch_starts(data.grid.shape, patch, inference.overlap)])
+        )
 
         def score(starts: Sequence[Start]) -> Tensor:
             nonlocal done
@@ -141,7 +147,7 @@ class EngineModel:
             watch.report(done / total)
             return outputs
 
-        yield from blended(
+        yield from self._windows.blended(
             data.grid.shape,
             patch,
             inference.overlap,

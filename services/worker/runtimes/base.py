@@ -5,15 +5,17 @@ Arrays have shape (depth, height, width), C order. A runtime is a module that ho
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from services.core.catalogue import InputChannel, Structure
 from services.core.errors import InvalidModel, ModelFailed
-from services.core.model_options import ModelOptions, model_options
 from services.core.model_spec import ModelSpec, StructureSpec
 from services.core.volumes import Volume
 from services.worker.masks import Masks
 from services.worker.watch import Watch
+
+if TYPE_CHECKING:
+    from services.core.model_options import ModelOptions
 
 __all__ = ["LoadedModel", "ModelSpec", "Runtime", "StructureSpec", "Watch", "options_of"]
 
@@ -52,8 +54,10 @@ class Runtime(Protocol):
         ...
 
 
-def options_of(spec: ModelSpec) -> ModelOptions:
+def options_of(spec: ModelSpec) -> "ModelOptions":
     """The options of a spec, complete. Raises ModelFailed when they are not the runtime's."""
+    from services.core.model_options import model_options  # noqa: PLC0415 # its schema is costly beside a phantom
+
     structures = [Structure(name=structure.name, structure_id=structure.structure_id) for structure in spec.structures]
     channels = [InputChannel(channel_id) for channel_id in spec.channels]
     try:

@@ -16,7 +16,6 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.export.passes import move_to_device_pass
 
 from services.core.errors import ModelFailed
 from services.worker.runtimes.module_file import standing_in_for_main
@@ -87,6 +86,8 @@ def read_exported(path: Path, device: torch.device) -> nn.Module:
     """
     try:
         with warnings.catch_warnings(action="ignore"):
+            from torch.export.passes import move_to_device_pass  # noqa: PLC0415 # as costly as the rest of torch
+
             program = torch.export.load(path)
             return cast(nn.Module, move_to_device_pass(program, device).module())
     except (*READ_FAULTS, pickle.UnpicklingError, AssertionError, NotImplementedError) as error:
