@@ -307,7 +307,7 @@ ANSWERS: dict[str, tuple[Make, str]] = {
     "no labels": (of(plain(SIGMOID), count=2), r"one output that is not whole numbers.*nearest_interp"),
     "an output too much": (
         of(plain(SIGMOID, network=CONVOLUTION | {"out_channels": 3}), convolution(1, 3)),
-        r"returned 3 outputs for 'structure 0' \(0\): outputs 1, 2 without a structure",
+        r"returned 3 outputs for 'structure 0' \(1\): output 2 without a structure",
     ),
     "labels of nobody": (of(plain(lambda_of("x * 0 + 7")), count=2), r"labels 7, which belong to no structure"),
     "NaN": (of(plain(lambda_of("x * float('nan')"))), r"returned NaN in 192 voxels"),
