@@ -25,7 +25,8 @@ BOUND_SECONDS = 3.0
 @pytest.fixture(scope="module")
 def site(new_breakable: MakeBreakable, tmp_path_factory: pytest.TempPathFactory) -> BreakableDeployment:
     """One deployment for all of these tests: that it is whole again after each fault is part of what they say."""
-    deployment = new_breakable(lease_seconds=5, heartbeat_seconds=1)
+    # One job to a worker, so that what waits, waits for its doorbell and not within a worker.
+    deployment = new_breakable(jobs_at_once=1, lease_seconds=5, heartbeat_seconds=1)
     with_slow_model(deployment, tmp_path_factory.mktemp("slow")).start_api()
     for name in WORKERS:
         deployment.start_worker(name)
