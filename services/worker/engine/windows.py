@@ -45,6 +45,8 @@ def blended(
 ) -> Iterator[tuple[Box, Tensor]]:
     """The boxes that make up a grid of `shape`, each with its scores (outputs, depth, height, width) as a float tensor.
 
+    The scores are to be used before the next box is asked for, which takes their place.
+
     Args:
         score: called with up to `batch` places at a time.
         device: where scores are put together.
@@ -57,11 +59,14 @@ def blended(
     )
     carries = [_Carry(1 + axis, starts[axis], patch[axis], shape[axis]) for axis in axes]
     places = list(itertools.product(*(range(len(starts[axis])) for axis in axes)))
+    room: Tensor | None = None
     for first in range(0, len(places), batch):
         some = places[first : first + batch]
         scores = score([_start(starts, axes, place) for place in some])
         for place, answer in zip(some, scores, strict=True):
-            block = torch.empty((len(answer) + 1, *patch), device=device)
+            if room is None:
+                room = torch.empty((len(answer) + 1, *patch), device=device)
+            block = room  # the same for every patch: fresh pages would cost more than all that is done with them
             torch.mul(answer.to(device, torch.float32), weights, out=block[:-1])
             block[-1] = weights
             box = [slice(0), slice(0), slice(0)]
