@@ -123,7 +123,8 @@ class EngineModel:
 
                 yield from by_voxels(data, self._options.features, self._predictor, watch.report)
             case None:
-                raise NotImplementedError
+                # Only runtimes that do everything by themselves have no call, and those make no such model.
+                raise ValueError("a model that the engine is to call has to have a call")
 
     def _by_patches(
         self, data: ModelInput, watch: Watch, batch: int, scores_on: torch.device
