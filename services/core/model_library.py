@@ -12,12 +12,12 @@ from typing import Any, Self
 
 from services.core.blobs import Blobs
 from services.core.catalogue import Attachment, CatalogueEntry, ModelFamily, RuntimeName, StoredFile
+from services.core.checked_options import model_options
 from services.core.db import catalogue as rows
 from services.core.db import volume_identity
 from services.core.db.locks import lock_name
 from services.core.db.session import Database, Session
 from services.core.errors import InvalidModel, ModelUnavailable, RuntimeUnavailable
-from services.core.model_options import model_options
 from services.core.model_spec import ModelSpec, model_spec
 from services.core.wire.catalogue import decode_family, decode_family_json, encode_family
 

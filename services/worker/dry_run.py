@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from services.core.checked_options import model_options
 from services.core.errors import AttemptLost, InvalidModel, ModelFailed, RuntimeUnavailable, SegIntError
-from services.core.model_options import ModelOptions, model_options
+from services.core.model_options import ModelOptions
 from services.core.model_spec import ModelSpec
 from services.core.volumes import Geometry, Shape, Volume
 from services.worker.hosts import ModelHosts

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from services.core.catalogue import RuntimeName
-from services.core.model_options import model_options
+from services.core.checked_options import model_options
 from services.core.model_spec import ModelSpec, StructureSpec
 from services.core.volumes import Volume
 from services.worker.engine.model import EngineModel

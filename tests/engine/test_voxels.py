@@ -9,8 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from services.core.checked_options import model_options
 from services.core.errors import InvalidModel, ModelFailed
-from services.core.model_options import model_options
 from services.worker.engine import features, voxels
 from services.worker.engine.model import EngineModel
 from services.worker.runtimes.base import ModelSpec, StructureSpec

@@ -56,7 +56,7 @@ class Runtime(Protocol):
 
 def options_of(spec: ModelSpec) -> "ModelOptions":
     """The options of a spec, complete. Raises ModelFailed when they are not the runtime's."""
-    from services.core.model_options import model_options  # noqa: PLC0415 # its schema is costly beside a phantom
+    from services.core.checked_options import model_options  # noqa: PLC0415 # its schema is costly beside a phantom
 
     structures = [Structure(name=structure.name, structure_id=structure.structure_id) for structure in spec.structures]
     channels = [InputChannel(channel_id) for channel_id in spec.channels]

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from services.core.catalogue import InputChannel, RuntimeName, Structure
+from services.core.checked_options import model_options
 from services.core.errors import InvalidModel
 from services.core.model_choices import Call
-from services.core.model_options import CALLS, model_options
+from services.core.model_options import CALLS
 
 STRUCTURES = [Structure("Spinal Cord", "cord"), Structure("Heart", "heart")]
 CHANNELS = [InputChannel("CT"), InputChannel("MR")]
