@@ -3,9 +3,9 @@
 from collections import OrderedDict
 from pathlib import Path
 
+from services.core.model_spec import ModelSpec
 from services.worker.memory import MemoryUse
 from services.worker.model_host import ModelHost
-from services.worker.runtimes.base import ModelSpec
 
 MOST_REMEMBERED = 1000
 """A fingerprint and two numbers each."""

@@ -23,10 +23,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from services.core.errors import ModelFailed, RuntimeUnavailable, SegIntError
+from services.core.model_spec import ModelSpec
 from services.worker.device_memory import peak_device_bytes
 from services.worker.protocol import Message, encode, receive, volume_from_json
 from services.worker.runtimes import runtime
-from services.worker.runtimes.base import LoadedModel, ModelSpec
+from services.worker.runtimes.base import LoadedModel
 from services.worker.workspace import Workspace
 
 PR_SET_PDEATHSIG = 1

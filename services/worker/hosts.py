@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import Self
 
 from services.core.errors import Cancelled, HostCrashed, RuntimeUnavailable
+from services.core.model_spec import ModelSpec
 from services.worker.expected_memory import ExpectedMemory
 from services.worker.memory import MemoryUse
 from services.worker.metrics import WorkerMetrics
 from services.worker.model_host import ModelHost
 from services.worker.runtimes import runtime
-from services.worker.runtimes.base import ModelSpec
 from services.worker.scratch import ScratchFolder, ScratchRoot
 from services.worker.warm_limits import WarmLimits
 from services.worker.workspace import Workspace

@@ -20,13 +20,13 @@ from services.core.errors import (
     RuntimeUnavailable,
     TimeLimitExceeded,
 )
+from services.core.model_spec import ModelSpec
 from services.core.volumes import Volume
 from services.worker.child_process import ChildProcess
 from services.worker.device_memory import believable_bytes
 from services.worker.host_environment import host_environment
 from services.worker.memory import MemoryUse, anonymous_bytes
 from services.worker.protocol import Message, MessageBuffer, ProtocolError, encode, volume_to_json
-from services.worker.runtimes.base import ModelSpec
 from services.worker.scratch import ScratchFolder
 from services.worker.workspace import Workspace
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from services.core.checked_options import model_options
 from services.core.errors import InvalidModel, ModelFailed
+from services.core.model_spec import ModelSpec, StructureSpec
 from services.worker.engine import features, voxels
 from services.worker.engine.model import EngineModel
-from services.worker.runtimes.base import ModelSpec, StructureSpec
 from tests.runtimes.running import Heard, segmented
 
 

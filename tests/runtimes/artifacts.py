@@ -10,7 +10,7 @@ from types import ModuleType
 
 import torch
 
-from services.worker.runtimes.base import ModelSpec, StructureSpec
+from services.core.model_spec import ModelSpec, StructureSpec
 from services.worker.runtimes.module_file import import_module_file
 
 THRESHOLD_SOURCE = '''

@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from services.worker.runtimes.base import ModelSpec
+from services.core.model_spec import ModelSpec
 from tests.runtimes.artifacts import spec_of
 
 FREE: tuple[int | str, int | str, int | str] = ("depth", "height", "width")

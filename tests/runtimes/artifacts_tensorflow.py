@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from services.worker.runtimes.base import ModelSpec
+from services.core.model_spec import ModelSpec
 from tests.runtimes.artifacts import spec_of
 from tests.runtimes.artifacts_onnx import pass_through
 

@@ -11,8 +11,8 @@ import xgboost
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
+from services.core.model_spec import ModelSpec
 from services.core.volumes import Geometry
-from services.worker.runtimes.base import ModelSpec
 from tests.runtimes.artifacts import structures
 from tests.runtimes.whole_features import whole_features
 

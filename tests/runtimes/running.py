@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from services.core.model_spec import ModelSpec
 from services.core.volumes import Geometry, Volume
 from services.worker.masks import Masks, plane_count
 from services.worker.runtimes import runtime
-from services.worker.runtimes.base import LoadedModel, ModelSpec
+from services.worker.runtimes.base import LoadedModel
 
 
 @dataclass

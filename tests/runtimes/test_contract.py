@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from services.core.catalogue import RuntimeName
 from services.core.errors import RuntimeUnavailable
+from services.core.model_spec import ModelSpec
 from services.worker.runtimes import MODULES, runtime
-from services.worker.runtimes.base import ModelSpec
 from tests.runtimes import artifacts, artifacts_onnx, artifacts_tensorflow, artifacts_voxels
 from tests.runtimes.artifacts_monai_bundle import monai_bundle
 from tests.runtimes.running import Heard, loaded, segmented

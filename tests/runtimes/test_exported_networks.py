@@ -12,7 +12,7 @@ from monai.inferers.utils import sliding_window_inference
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from services.worker.runtimes.base import ModelSpec
+from services.core.model_spec import ModelSpec
 from tests.runtimes import artifacts_onnx, artifacts_tensorflow
 from tests.runtimes.artifacts import imported, write_source
 from tests.runtimes.artifacts_onnx import graph, onnx_spec, weights

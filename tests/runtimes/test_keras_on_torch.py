@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from services.worker.runtimes.base import ModelSpec
+from services.core.model_spec import ModelSpec
 from tests.runtimes.artifacts_onnx import pass_through, weights
 from tests.runtimes.artifacts_tensorflow import (
     FREE,

@@ -12,8 +12,8 @@ import torch
 from onnx import TensorProto, helper
 
 from services.core.errors import ModelFailed
+from services.core.model_spec import ModelSpec, StructureSpec
 from services.worker.runtimes import runtime
-from services.worker.runtimes.base import ModelSpec, StructureSpec
 from services.worker.runtimes.onnx_model import open_session
 from tests.runtimes import artifacts_onnx
 from tests.runtimes.artifacts_onnx import (

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from services.core.model_spec import ModelSpec, StructureSpec
 from services.core.volumes import Shape
-from services.worker.runtimes.base import ModelSpec, StructureSpec
 from services.worker.runtimes.phantom import middle_box
 from tests.runtimes.running import segmented
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from services.core.errors import ModelFailed
+from services.core.model_spec import ModelSpec
 from services.worker.runtimes import runtime
-from services.worker.runtimes.base import ModelSpec
 from tests.runtimes import artifacts
 from tests.runtimes.artifacts import THRESHOLD_SOURCE, spec_of, write_source
 from tests.runtimes.running import segmented

@@ -20,8 +20,8 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import LinearSVC
 
 from services.core.errors import ModelFailed
+from services.core.model_spec import ModelSpec
 from services.worker.runtimes import sklearn_artifact
-from services.worker.runtimes.base import ModelSpec
 from tests.runtimes.artifacts import write_source
 from tests.runtimes.artifacts_voxels import dumped, forest, pickled, sklearn_joblib, sklearn_skops, spec_of, training
 from tests.runtimes.running import loaded, segmented

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from services.core.errors import ModelFailed
+from services.core.model_spec import ModelSpec
 from services.worker.runtimes import runtime
-from services.worker.runtimes.base import ModelSpec
 from tests.runtimes.artifacts import imported, write_source
 from tests.runtimes.artifacts_onnx import graph, pass_through
 from tests.runtimes.artifacts_tensorflow import (

@@ -12,7 +12,7 @@ import torch
 import xgboost
 
 from services.core.errors import ModelFailed
-from services.worker.runtimes.base import ModelSpec
+from services.core.model_spec import ModelSpec
 from services.worker.runtimes.ubjson import check_ubjson
 from tests.runtimes.artifacts_voxels import booster, saved, sklearn_skops, spec_of, training
 from tests.runtimes.running import loaded

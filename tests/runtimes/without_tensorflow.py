@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from services.core.errors import SegIntError
+from services.core.model_spec import ModelSpec
 from services.worker.runtimes import runtime
-from services.worker.runtimes.base import ModelSpec
 from tests.runtimes.running import segmented
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from services.core.model_spec import ModelSpec
 from services.worker.hosts import ModelHosts
-from services.worker.runtimes.base import ModelSpec
 from tests.worker.models import SCRATCH_LIMIT_BYTES, faulty_spec
 
 LOAD_LIMIT_SECONDS = 120

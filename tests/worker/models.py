@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from services.core.model_spec import ModelSpec, StructureSpec
 from services.core.volumes import Volume
 from services.worker.hosts import ModelHost, Workspace
-from services.worker.runtimes.base import ModelSpec, StructureSpec
 
 SHAPE = (3, 8, 10)
 STRUCTURES = (StructureSpec("Brain", "brain"),)

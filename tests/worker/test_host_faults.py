@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from services.core.errors import Cancelled, HostCrashed, ModelFailed, SegIntError, TimeLimitExceeded
+from services.core.model_spec import ModelSpec
 from services.worker.hosts import ModelHost, ModelHosts
-from services.worker.runtimes.base import ModelSpec
 from tests.worker.conditions import is_running, wait_until
 from tests.worker.models import GOOD_VOXELS, SCRATCH_LIMIT_BYTES, Behaviour, run
 

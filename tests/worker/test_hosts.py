@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from services.core.errors import Cancelled, ModelFailed, RuntimeUnavailable, TimeLimitExceeded
+from services.core.model_spec import ModelSpec, StructureSpec
 from services.core.volumes import Volume
 from services.worker.hosts import ModelHost, ModelHosts, Workspace
-from services.worker.runtimes.base import ModelSpec, StructureSpec
 from tests.worker.conditions import is_running, named_shared_memory, wait_until
 from tests.worker.models import GOOD_VOXELS, SCRATCH_LIMIT_BYTES, SHAPE, faulty_spec, phantom_spec, run
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from services.core.errors import MemoryLimitExceeded
+from services.core.model_spec import ModelSpec
 from services.worker.hosts import ModelHosts
 from services.worker.memory import anonymous_bytes
-from services.worker.runtimes.base import ModelSpec
 from tests.worker.conditions import is_running, wait_until
 from tests.worker.models import GOOD_VOXELS, SCRATCH_LIMIT_BYTES, Behaviour, run
 

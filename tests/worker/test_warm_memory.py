@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from services.core.model_spec import ModelSpec
 from services.worker.expected_memory import ExpectedMemory
 from services.worker.hosts import ModelHosts
 from services.worker.memory import MemoryUse
-from services.worker.runtimes.base import ModelSpec
 from tests.worker.models import SCRATCH_LIMIT_BYTES, phantom_spec, run
 
 ROUNDS = 20

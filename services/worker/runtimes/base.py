@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from services.core.catalogue import InputChannel, Structure
 from services.core.errors import InvalidModel, ModelFailed
-from services.core.model_spec import ModelSpec, StructureSpec
+from services.core.model_spec import ModelSpec
 from services.core.volumes import Volume
 from services.worker.masks import Masks
 from services.worker.watch import Watch
 
 if TYPE_CHECKING:
     from services.core.model_options import ModelOptions
-
-__all__ = ["LoadedModel", "ModelSpec", "Runtime", "StructureSpec", "Watch", "options_of"]
 
 
 class LoadedModel(Protocol):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from services.core.errors import ModelFailed
 from services.core.model_choices import Call, Precision
 from services.core.model_options import ModelOptions
-from services.worker.runtimes.base import ModelSpec
+from services.core.model_spec import ModelSpec
 
 Length = int | None
 """Of an axis; None where it is free."""

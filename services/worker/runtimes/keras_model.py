@@ -20,9 +20,9 @@ from torch import Tensor
 from services.core.errors import ModelFailed
 from services.core.model_choices import Call
 from services.core.model_options import ModelOptions
+from services.core.model_spec import ModelSpec, StructureSpec
 from services.worker.engine.devices import device_of
 from services.worker.engine.model import EngineModel
-from services.worker.runtimes.base import ModelSpec, StructureSpec
 from services.worker.runtimes.channels_last import from_channels_last, to_channels_last
 from services.worker.runtimes.declared_input import DeclaredInput, refuse_precision
 from services.worker.runtimes.module_file import import_module_file

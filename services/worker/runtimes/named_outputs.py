@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from services.core.errors import ModelFailed
-from services.worker.runtimes.base import StructureSpec
+from services.core.model_spec import StructureSpec
 
 
 def answer_names(outputs: Sequence[str], structures: Sequence[StructureSpec]) -> tuple[str, ...]:

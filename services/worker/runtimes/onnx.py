@@ -7,7 +7,8 @@ and they are named for the structures, one each.
 from importlib.util import find_spec
 
 from services.core.catalogue import RuntimeName
-from services.worker.runtimes.base import LoadedModel, ModelSpec, options_of
+from services.core.model_spec import ModelSpec
+from services.worker.runtimes.base import LoadedModel, options_of
 
 
 class OnnxRuntime:

@@ -17,9 +17,9 @@ from torch import Tensor
 from services.core.errors import ModelFailed
 from services.core.model_choices import Call
 from services.core.model_options import ModelOptions
+from services.core.model_spec import ModelSpec, StructureSpec
 from services.worker.engine.devices import device_of
 from services.worker.engine.model import EngineModel
-from services.worker.runtimes.base import ModelSpec, StructureSpec
 from services.worker.runtimes.declared_input import DeclaredInput, refuse_precision
 from services.worker.runtimes.named_outputs import answer_names
 from services.worker.runtimes.onnx_artifact import onnx_file

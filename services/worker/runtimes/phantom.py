@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.core.catalogue import RuntimeName
+from services.core.model_spec import ModelSpec, StructureSpec
 from services.core.volumes import Shape, Volume
 from services.worker.masks import Masks
-from services.worker.runtimes.base import ModelSpec, StructureSpec, Watch
+from services.worker.watch import Watch
 
 BOX_HALF_PIXELS = 30
 """The box is 60 by 60 pixels in the axial plane: large enough to see on a 512 by 512 slice."""

@@ -15,9 +15,9 @@ from torch import nn
 from services.core.errors import ModelFailed
 from services.core.model_choices import Call
 from services.core.model_options import ModelOptions
+from services.core.model_spec import ModelSpec
 from services.worker.engine.devices import device_of, precision_of
 from services.worker.engine.model import EngineModel
-from services.worker.runtimes.base import ModelSpec
 from services.worker.runtimes.module_file import import_module_file
 from services.worker.runtimes.pytorch_artifact import (
     ArtifactForm,

@@ -14,8 +14,8 @@ import torch
 
 from services.core.errors import ModelFailed, RuntimeUnavailable
 from services.core.model_options import ModelOptions
+from services.core.model_spec import ModelSpec
 from services.worker.engine.model import EngineModel
-from services.worker.runtimes.base import ModelSpec
 from services.worker.runtimes.channels_last import from_channels_last, to_channels_last
 from services.worker.runtimes.declared_input import DeclaredInput, refuse_precision
 from services.worker.runtimes.named_outputs import answer_names

@@ -16,7 +16,7 @@ import skops.io
 from sklearn.exceptions import InconsistentVersionWarning
 
 from services.core.errors import ModelFailed
-from services.worker.runtimes.base import ModelSpec
+from services.core.model_spec import ModelSpec
 from services.worker.runtimes.module_file import import_module_file, standing_in_for_main
 
 ZIP_MAGIC = b"PK"

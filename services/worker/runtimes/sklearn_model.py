@@ -20,10 +20,11 @@ from threadpoolctl import threadpool_limits
 from services.core.errors import ModelFailed
 from services.core.model_choices import Decision
 from services.core.model_options import ModelOptions
+from services.core.model_spec import ModelSpec
 from services.core.volumes import Volume
 from services.worker.engine.model import EngineModel
 from services.worker.masks import Masks
-from services.worker.runtimes.base import LoadedModel, ModelSpec, Watch
+from services.worker.runtimes.base import LoadedModel
 from services.worker.runtimes.sklearn_artifact import read_classifier
 from services.worker.runtimes.voxel_labels import (
     check_classes,
@@ -34,6 +35,7 @@ from services.worker.runtimes.voxel_labels import (
     wants_labels,
 )
 from services.worker.thread_limit import thread_count
+from services.worker.watch import Watch
 
 ROWS_OF_A_THREAD = 2**12
 """Fewer are not worth a thread."""

@@ -9,7 +9,8 @@ from importlib.util import find_spec
 
 from services.core.catalogue import RuntimeName
 from services.core.errors import ModelFailed
-from services.worker.runtimes.base import LoadedModel, ModelSpec, options_of
+from services.core.model_spec import ModelSpec
+from services.worker.runtimes.base import LoadedModel, options_of
 
 
 class TensorFlowRuntime:

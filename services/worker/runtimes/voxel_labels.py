@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from services.core.errors import ModelFailed
 from services.core.model_choices import MOST_OUTPUTS, Decision
 from services.core.model_options import ModelOptions
+from services.core.model_spec import ModelSpec
 from services.worker.engine.features import column_names
-from services.worker.runtimes.base import ModelSpec
 
 
 def declared_columns(spec: ModelSpec, options: ModelOptions) -> list[str]:

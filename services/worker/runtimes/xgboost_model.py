@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from services.core.errors import ModelFailed
 from services.core.model_options import ModelOptions
+from services.core.model_spec import ModelSpec
 from services.worker.engine.devices import device_of
 from services.worker.engine.model import EngineModel
-from services.worker.runtimes.base import ModelSpec
 from services.worker.runtimes.ubjson import check_ubjson
 from services.worker.runtimes.voxel_labels import (
     check_column_count,
