@@ -21,7 +21,6 @@ class FunctionPredictor:
     """Answers a batch with a function of it, on the CPU."""
 
     function: Callable[[Any], Any]
-    takes_tensor: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __call__(self, batch: Any) -> Any:

@@ -35,24 +35,27 @@ class Decider:
     """Labels that belong to no structure; None: all that are not mapped."""
     structures: tuple[StructureSpec, ...]
 
-    def bits(self, outputs: Tensor) -> NDArray[np.uint8]:
+    def bits(self, outputs: Tensor, weights: Tensor | None = None) -> NDArray[np.uint8]:
         """Planes of bits, as `Masks` has them, of outputs with the shape (outputs, depth, height, width).
+
+        Args:
+            outputs: changed where they have weights.
+            weights: what to divide them by, (depth, height, width), all above zero.
 
         Raises ModelFailed for NaN, and for a label that is nobody's.
         """
         if self.decision is Decision.ARGMAX:
-            # On a CPU several times as fast as argmax; and a NaN anywhere is the greatest, so that one look finds it.
-            greatest, labels = outputs.max(dim=0)
-            if greatest.is_floating_point() and bool(torch.isnan(greatest).any()):
-                refuse_nan(outputs)
+            labels = _argmax(outputs)  # which is the same for a weighted sum and for its average
             count = outputs.shape[0]
         else:
+            if weights is not None:
+                outputs = outputs.div_(weights)
             if outputs.is_floating_point():
                 refuse_nan(outputs)
             if self.decision is Decision.THRESHOLD:
                 return self._above_threshold(outputs)
             labels, count = self._checked_labels(outputs[0])
-        places = labels.flatten()
+        places = labels.flatten().int()
         planes = [plane.index_select(0, places).view(labels.shape) for plane in self._table(count, labels.device)]
         return _on_cpu(torch.stack(planes))
 
@@ -193,6 +196,30 @@ def _named(structures: Sequence[StructureSpec], members: Outputs) -> str:
 def _listed(numbers: Sequence[int], most: int = 8) -> str:
     more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
     return ", ".join(map(str, numbers[:most])) + more
+
+
+def _argmax(outputs: Tensor) -> Tensor:
+    """The first of the greatest outputs in each voxel, as whole numbers.
+
+    Raises ModelFailed for NaN.
+    """
+    if outputs.device.type != "cpu":
+        greatest, labels = outputs.max(dim=0)
+    else:
+        # Whole vectors at a time, which torch's max and argmax across the first axis are not.
+        greatest = outputs[0].clone()
+        labels = torch.zeros(greatest.shape, dtype=torch.uint8 if len(outputs) <= 2**8 else torch.int32)
+        above = torch.empty(greatest.shape, dtype=torch.bool)
+        label = torch.empty_like(labels)
+        for index in range(1, len(outputs)):
+            torch.gt(outputs[index], greatest, out=above)
+            torch.mul(above, index, out=label)
+            torch.maximum(labels, label, out=labels)
+            torch.maximum(greatest, outputs[index], out=greatest)
+    # A NaN anywhere is the greatest, so that one look finds it.
+    if greatest.is_floating_point() and bool(torch.isnan(greatest).any()):
+        refuse_nan(outputs)
+    return labels
 
 
 def refuse_nan(outputs: Tensor) -> None:

@@ -31,8 +31,14 @@ AXES = {"depth": -3, "height": -2, "width": -1}
 class EngineModel:
     """A `LoadedModel` around a predictor."""
 
-    def __init__(self, spec: ModelSpec, options: "ModelOptions", predictor: Predictor) -> None:
-        """`options` with `call` set.
+    def __init__(
+        self, spec: ModelSpec, options: "ModelOptions", predictor: Predictor, *, takes_tensor: bool = False
+    ) -> None:
+        """Wrap a predictor.
+
+        Args:
+            options: with `call` set.
+            takes_tensor: the call `array` hands the predictor a tensor, not an ndarray.
 
         Raises ModelFailed when the spec declares no structure.
         """
@@ -41,6 +47,7 @@ class EngineModel:
         self._structures = spec.structures
         self._options = options
         self._predictor = predictor
+        self._takes_tensor = takes_tensor
         if options.call is Call.SLIDING_WINDOW:
             # MONAI takes seconds to import: only such a model pays for it, and while it is loaded.
             from services.worker.engine import windows  # noqa: PLC0415
@@ -95,10 +102,10 @@ class EngineModel:
 
     def _decided(self, data: ModelInput, watch: Watch, *, frugal: bool) -> Iterator[tuple[Box, NDArray[np.uint8]]]:
         decided: Decider | None = None
-        for box, outputs in self._outputs(data, watch, frugal=frugal):
+        for box, outputs, weights in self._outputs(data, watch, frugal=frugal):
             if decided is None:
                 decided = self._decider(outputs)
-            yield box, decided.bits(outputs)
+            yield box, decided.bits(outputs, weights)
 
     def _decider(self, outputs: Tensor) -> Decider:
         whole = not outputs.is_floating_point()
@@ -106,8 +113,9 @@ class EngineModel:
             self._options, self._structures, outputs.shape[0], whole_numbers=whole, boolean=outputs.dtype == torch.bool
         )
 
-    def _outputs(self, data: ModelInput, watch: Watch, *, frugal: bool) -> Iterator[tuple[Box, Tensor]]:
-        """Boxes that make up the model's grid, each with its outputs (outputs, depth, height, width)."""
+    def _outputs(self, data: ModelInput, watch: Watch, *, frugal: bool) -> Iterator[tuple[Box, Tensor, Tensor | None]]:
+        """Boxes that make up the model's grid, each with its outputs (outputs, depth, height, width), and with the sum
+        of their weights (depth, height, width) where they are weighted sums."""
         scores_on = torch.device("cpu") if frugal else self._predictor.device
         match self._options.call:
             case Call.SLIDING_WINDOW:
@@ -115,20 +123,20 @@ class EngineModel:
                 yield from self._by_patches(data, watch, batch, scores_on)
             case Call.TENSOR:
                 whole = data.patch((0, 0, 0), data.grid.shape)[None]
-                yield from in_slabs(self._asked(whole)[0].to(scores_on))
+                yield from _unweighted(in_slabs(self._asked(whole)[0].to(scores_on)))
             case Call.ARRAY:
-                yield from in_slabs(self._asked_as_array(data)[0])
+                yield from _unweighted(in_slabs(self._asked_as_array(data)[0]))
             case Call.VOXELS:
                 from services.worker.engine.voxels import by_voxels  # noqa: PLC0415 # its features need SciPy
 
-                yield from by_voxels(data, self._options.features, self._predictor, watch.report)
+                yield from _unweighted(by_voxels(data, self._options.features, self._predictor, watch.report))
             case None:
                 # Only runtimes that do everything by themselves have no call, and those make no such model.
                 raise ValueError("a model that the engine is to call has to have a call")
 
     def _by_patches(
         self, data: ModelInput, watch: Watch, batch: int, scores_on: torch.device
-    ) -> Iterator[tuple[Box, Tensor]]:
+    ) -> Iterator[tuple[Box, Tensor, Tensor]]:
         inference = self._options.inference
         patch = inference.patch or data.grid.shape
         done = 0
@@ -183,10 +191,14 @@ class EngineModel:
             values = values.round()
         voxels = first.scaling.apply(values.float()) if first.scaling.low is not None else values
         volume = voxels.to(torch.int32)  # a copy: the model may change it
-        asked = volume if getattr(self._predictor, "takes_tensor", False) else volume.cpu().numpy()
+        asked = volume if self._takes_tensor else volume.cpu().numpy()
         outputs = outputs_of(self._predictor(asked), 1, data.grid.shape, self._structures)
         if outputs.shape[1] != len(self._structures) or self._options.mapping:
             return outputs  # labels
         if outputs.is_floating_point():
             refuse_nan(outputs)
         return outputs != 0  # a mask each: whatever is not zero, also where a network returns floats
+
+
+def _unweighted(boxes: Iterator[tuple[Box, Tensor]]) -> Iterator[tuple[Box, Tensor, None]]:
+    return ((box, outputs, None) for box, outputs in boxes)

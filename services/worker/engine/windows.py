@@ -7,7 +7,9 @@ the results.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from monai.data.utils import compute_importance_map, dense_patch_slices
@@ -18,6 +20,9 @@ from services.core.model_choices import Blending
 from services.core.volumes import Shape
 from services.worker.engine.preprocessing import Start
 from services.worker.masks import Box
+
+SLAB_FLOATS = 2**20
+"""Summed up at once on a CPU, four megabytes: the third level of its cache holds that, however large a patch is."""
 
 Score = Callable[[Sequence[Start]], Tensor]
 """Scores (patches, outputs, depth, height, width) of the patches that begin there."""
@@ -42,10 +47,11 @@ def patch_starts(shape: Shape, patch: Shape, overlap: float) -> tuple[list[int],
 
 def blended(
     shape: Shape, patch: Shape, overlap: float, blending: Blending, batch: int, score: Score, device: torch.device
-) -> Iterator[tuple[Box, Tensor]]:
-    """The boxes that make up a grid of `shape`, each with its scores (outputs, depth, height, width) as a float tensor.
+) -> Iterator[tuple[Box, Tensor, Tensor]]:
+    """The boxes that make up a grid of `shape`, each with its weighted sums of scores (outputs, depth, height, width)
+    and the sums of their weights (depth, height, width), both float32.
 
-    The scores are to be used before the next box is asked for, which takes their place.
+    They are to be used before the next box is asked for, which takes their place.
 
     Args:
         score: called with up to `batch` places at a time.
@@ -57,59 +63,152 @@ def blended(
     weights = compute_importance_map(
         patch, mode=BlendMode(blending.value), sigma_scale=0.125, device=device, dtype=torch.float32
     )
-    carries = [_Carry(1 + axis, starts[axis], patch[axis], shape[axis]) for axis in axes]
-    places = list(itertools.product(*(range(len(starts[axis])) for axis in axes)))
+    lines = [_Line(starts[axis], patch[axis], shape[axis]) for axis in axes]
+    plane = _Plane(axes[0], lines[0], shape)
+    middle, inner = _Carry(axes[1], lines[1]), _Carry(axes[2], lines[2])
     room: Tensor | None = None
+    places = list(itertools.product(*(range(len(starts[axis])) for axis in axes)))
     for first in range(0, len(places), batch):
         some = places[first : first + batch]
-        scores = score([_start(starts, axes, place) for place in some])
+        scores = score([_start(starts, axes, place) for place in some]).to(device)
         for place, answer in zip(some, scores, strict=True):
             if room is None:
-                room = torch.empty((len(answer) + 1, *patch), device=device)
-            block = room  # the same for every patch: fresh pages would cost more than all that is done with them
-            torch.mul(answer.to(device, torch.float32), weights, out=block[:-1])
-            block[-1] = weights
+                # The same for every slab: fresh pages would cost more than all that is done with them.
+                room = torch.empty(_slab_shape(len(answer) + 1, patch, axes[0], device), device=device)
             box = [slice(0), slice(0), slice(0)]
-            inner: tuple[int, ...] = ()
-            # From the innermost axis outwards: what one carry lets go is all that the next one will ever get there.
-            for carry, axis, position in zip(carries[::-1], axes[::-1], place[::-1], strict=True):
-                box[axis], block = carry.add(position, inner, block)
-                inner += (position,)
-            yield (box[0], box[1], box[2]), block[:-1].div_(block[-1:])
+            for slab in lines[0].slabs(place[0], room.shape[1 + axes[0]]):
+                block = _across(room, axes[0], slice(0, slab.stop - slab.start))
+                its_weights = _across(weights[None], axes[0], slab)
+                torch.mul(_across(answer, axes[0], slab), its_weights, out=block[:-1])
+                block[-1:] = its_weights
+                # From the innermost axis outwards: what one carry lets go is all that the next will ever get there.
+                box[axes[2]], block = inner.add(place[2], (slab.start,), block)
+                box[axes[1]], block = middle.add(place[1], (slab.start, place[2]), block)
+                done = plane.add(place[0], slab, box, block)
+                if done is not None:
+                    box[axes[0]] = done
+                    yield (box[0], box[1], box[2]), block[:-1], block[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """The patches along one axis of the grid."""
+
+    starts: Sequence[int]
+    length: int
+    """Of each of them."""
+    whole: int
+    """Length of the grid."""
+
+    def bounds(self, position: int) -> tuple[int, int, int]:
+        """Where the patch at that position begins on the grid, where no later one adds anything up to, where it ends;
+        counted from its own beginning."""
+        start = self.starts[position]
+        stop = min(self.whole, start + self.length)
+        end = stop if position == len(self.starts) - 1 else self.starts[position + 1]
+        return max(0, -start), end - start, stop - start
+
+    def kept(self, position: int) -> int:
+        """How much of the patches before it the patch at that position adds to, from its beginning on."""
+        if position == 0:
+            return 0
+        _, end, stop = self.bounds(position - 1)
+        return stop - end
+
+    def slabs(self, position: int, thickness: int) -> Iterator[slice]:
+        """The patch's part of the grid in slices, none of them in part finished and in part to be kept."""
+        first, end, stop = self.bounds(position)
+        for part in (range(first, end), range(end, stop)):
+            for start in part[::thickness]:
+                yield slice(start, min(start + thickness, part.stop))
 
 
 class _Carry:
-    """Adds up along one axis what patches overlap, and keeps what later ones still add to."""
+    """Adds up along one axis what patches overlap, and keeps what the next one adds to."""
 
-    def __init__(self, dimension: int, starts: Sequence[int], length: int, whole: int) -> None:
-        self._dimension = dimension
-        self._starts = starts
-        self._length = length
-        self._whole = whole
+    def __init__(self, axis: int, line: _Line) -> None:
+        self._axis = axis
+        self._line = line
         self._kept: dict[tuple[int, ...], Tensor] = {}
 
-    def add(self, position: int, inner: tuple[int, ...], block: Tensor) -> tuple[slice, Tensor]:
-        """Add the block of the patch at that position to what is kept of those before it.
+    def add(self, position: int, place: tuple[int, ...], block: Tensor) -> tuple[slice, Tensor]:
+        """Add what is kept of the patches before to a block of the patch at that position.
 
         Args:
             position: of the patch along this axis.
-            inner: its positions along the axes within, which tell what was kept for the same place.
+            place: along the other axes, which tells what was kept for the same place.
             block: changed in place.
 
         Returns:
-            The range along the axis that is finished, and its sums.
+            The range of the grid along this axis that is finished, and its sums.
         """
-        start = self._starts[position]
-        first, stop = max(0, start), min(self._whole, start + self._length)
-        last = position == len(self._starts) - 1
-        end = stop if last else self._starts[position + 1]
-        inside = block.narrow(self._dimension, first - start, stop - first)
-        kept = self._kept.pop(inner, None)
+        first, end, stop = self._line.bounds(position)
+        start = self._line.starts[position]
+        kept = self._kept.get(place)
         if kept is not None:
-            inside.narrow(self._dimension, 0, kept.shape[self._dimension]).add_(kept)
-        if end < stop:
-            self._kept[inner] = inside.narrow(self._dimension, end - first, stop - end).clone()
-        return slice(first, end), inside.narrow(self._dimension, 0, end - first)
+            _across(block, self._axis, slice(0, self._line.kept(position))).add_(kept)
+        if end == stop:
+            self._kept.pop(place, None)
+        else:
+            rest = _across(block, self._axis, slice(end, stop))
+            if kept is not None and kept.shape == rest.shape:
+                kept.copy_(rest)
+            else:
+                self._kept[place] = rest.clone()
+        return slice(start + first, start + end), _across(block, self._axis, slice(first, end))
+
+
+class _Plane:
+    """The same along the outermost axis, where what is kept reaches across the whole grid."""
+
+    def __init__(self, axis: int, line: _Line, shape: Shape) -> None:
+        self._axis = axis
+        self._line = line
+        self._shape = list(shape)
+        self._shape[axis] = max(map(line.kept, range(len(line.starts))))
+        self._kept: Tensor | None = None
+
+    def add(self, position: int, slab: slice, columns: Sequence[slice], block: Tensor) -> slice | None:
+        """Add what is kept of the patches before to a slab of the patch at that position.
+
+        Args:
+            position: of the patch along this axis.
+            slab: which part of the patch, as `_Line.slabs` gives it.
+            columns: its place on the grid along the other axes.
+            block: its sums, changed in place.
+
+        Returns:
+            The range of the grid along this axis if that is finished, None if it is kept.
+        """
+        if self._kept is None:
+            self._kept = block.new_empty((len(block), *self._shape))
+        where = [slice(None), *columns]
+        where[1 + self._axis] = slice(None)
+        kept = self._kept[tuple(where)]
+        common = slice(slab.start, min(slab.stop, self._line.kept(position)))
+        if common.start < common.stop:
+            _across(block, self._axis, slice(0, common.stop - common.start)).add_(_across(kept, self._axis, common))
+        start = self._line.starts[position]
+        _, end, _ = self._line.bounds(position)
+        if slab.stop <= end:
+            return slice(start + slab.start, start + slab.stop)
+        # Never over what is still to be added: that lies behind this slab, and this goes before it.
+        _across(kept, self._axis, slice(slab.start - end, slab.stop - end)).copy_(block)
+        return None
+
+
+def _slab_shape(sums: int, patch: Shape, axis: int, device: torch.device) -> list[int]:
+    """Of a slab of a patch across that axis: what fits into a processor's cache, or elsewhere the whole patch."""
+    shape = [sums, *patch]
+    if device.type == "cpu":
+        layer = sums * math.prod(patch) // patch[axis]
+        shape[1 + axis] = min(patch[axis], max(1, SLAB_FLOATS // layer))
+    return shape
+
+
+def _across(values: Tensor, axis: int, part: slice) -> Tensor:
+    """That part of (outputs, depth, height, width) along one of the last three."""
+    return values.narrow(1 + axis, part.start, part.stop - part.start)
 
 
 def _start(starts: Sequence[Sequence[int]], axes: Sequence[int], place: Sequence[int]) -> Start:

@@ -36,8 +36,6 @@ class TorchPredictor:
     network: nn.Module
     device: torch.device
     precision: torch.dtype
-    takes_tensor: bool
-    """Whether the array convention gives it a tensor: TorchScript and exported programs know no ndarray."""
 
     def __call__(self, batch: Any) -> Any:
         if isinstance(batch, np.ndarray) or not batch.is_floating_point():
@@ -73,8 +71,10 @@ def load(spec: ModelSpec, options: ModelOptions) -> EngineModel:
         network = network.to(device).eval()
     if device.type == "cuda" and options.call is not Call.ARRAY and form is not ArtifactForm.EXPORTED:
         network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # torch's own gap
+    predictor = TorchPredictor(network, device, precision_of(options, device))
+    # TorchScript and exported programs know no ndarray.
     takes_tensor = form in {ArtifactForm.TORCHSCRIPT, ArtifactForm.EXPORTED}
-    return EngineModel(spec, options, TorchPredictor(network, device, precision_of(options, device), takes_tensor))
+    return EngineModel(spec, options, predictor, takes_tensor=takes_tensor)
 
 
 def _from_state_dict(state: StateDict, module: ModuleType | None, spec: ModelSpec, options: ModelOptions) -> nn.Module:
