@@ -29,8 +29,8 @@ demo: $(STAMP) ## segment a synthetic head CT (or SCAN=path) from end to end; pi
 	$(BIN)/segint demo --out demo-output $(if $(SCAN),--scan "$(SCAN)")
 
 .PHONY: test
-test: $(STAMP) ## run every test on its own PostgreSQL and Redis
-	$(BIN)/python -m pytest
+test: $(STAMP) ## run every test, in two processes, each with its own PostgreSQL and Redis
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 
 .PHONY: chaos
 chaos: $(STAMP) ## break everything around a busy deployment, in the order of SEED=1, for MINUTES=2; then check the books

@@ -93,6 +93,17 @@ def own_deployment(
         yield _maker(stack, new_settings, tmp_path_factory)
 
 
+@pytest.hookimpl(tryfirst=True)  # before the processes read where each test belongs
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests (`make test`), a file stays with one of them, and so do all faults.
+
+    Files share what they set up; two faults at a time would take each other's processor.
+    """
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        item.add_marker(pytest.mark.xdist_group(folder if folder == "faults" else item.path.name))
+
+
 def _maker(
     stack: ExitStack, new_settings: Callable[..., Settings], tmp_path_factory: pytest.TempPathFactory
 ) -> MakeDeployment:
