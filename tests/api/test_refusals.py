@@ -18,6 +18,7 @@ from tests.conftest import MakeDeployment
 from tests.deployment import PROTOBUF, SAMPLE_MODEL, Deployment, request_body, small_volume, wait_for
 
 SUBMIT = "/api/v2/Model/Centered%20Orange%20Square/segmentation"
+SOME_JOB = "0d9a3d0e-5f7b-4d55-9c62-0f1c5f0f3a11"
 LIMIT = 2_000_000
 
 
@@ -70,8 +71,8 @@ def refusal(response: httpx.Response, status: int) -> Refusal:
         ("POST", "/api/v2/Model/", "GET"),
         ("GET", SUBMIT, "POST"),
         ("HEAD", SUBMIT, "POST"),
-        ("POST", f"{SUBMIT}/{uuid.uuid4()}/result", "GET"),
-        ("PATCH", f"{SUBMIT}/{uuid.uuid4()}", "GET"),
+        ("POST", f"{SUBMIT}/{SOME_JOB}/result", "GET"),
+        ("PATCH", f"{SUBMIT}/{SOME_JOB}", "GET"),
         ("GET", "/api/v2/Feedback/segmentation", "POST"),
         ("OPTIONS", "/api/v2/Telemetry/segmentation/", "POST"),
     ],

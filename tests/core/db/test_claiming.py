@@ -119,7 +119,7 @@ def test_a_claim_may_be_for_interactive_jobs_only(jobs_at_hand: Jobs) -> None:
     assert claim_all(jobs_at_hand, least_priority=Priority.INTERACTIVE) == [interactive]
 
 
-@pytest.mark.parametrize("state", set(JobState) - {JobState.QUEUED})
+@pytest.mark.parametrize("state", [state for state in JobState if state is not JobState.QUEUED])
 def test_only_queued_jobs_are_claimed(jobs_at_hand: Jobs, state: JobState) -> None:
     jobs_at_hand.accept(state=state.value)
     assert jobs_at_hand.claim() is None
