@@ -12,6 +12,7 @@ import platform
 import re
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ from services.worker.engine.windows import patch_starts
 from services.worker.masks import Masks, plane_count
 
 try:
-    from services.core.wire.voxels import MASK_LEVEL, deflate, inflate_into
+    from services.core.wire.voxels import MASK_LEVEL, deflate_pieces, inflate_into
 
     CODEC = "isal"
 except ModuleNotFoundError:
@@ -169,7 +170,7 @@ def job(model: engine.EngineModel, predictor: Timed, compressed: bytes, shape: t
     seconds["blend"] = segmented - sum(seconds[name] for name in ("to_device", "preprocess", "argmax", "forward"))
     started = time.perf_counter()
     for structure in range(STRUCTURES):
-        encode(masks.get(structure))
+        encode(masks.slabs(structure))
     seconds["encode"] = time.perf_counter() - started
     seconds["total"] = time.perf_counter() - began
     return seconds
@@ -265,8 +266,11 @@ def decode(compressed: bytes, voxels: NDArray[np.int16]) -> None:
         voxels[...] = np.frombuffer(gzip.decompress(compressed), "<i2").reshape(voxels.shape)
 
 
-def encode(mask: NDArray[np.uint8]) -> bytes:
-    return deflate(mask, MASK_LEVEL) if CODEC == "isal" else gzip.compress(mask.tobytes(), 1)
+def encode(slabs: Iterator[NDArray[np.uint8]]) -> bytes:
+    if CODEC == "isal":
+        return deflate_pieces(slabs, MASK_LEVEL)
+    compressor = zlib.compressobj(1, zlib.DEFLATED, 31)
+    return b"".join([*(compressor.compress(slab.data) for slab in slabs), compressor.flush()])
 
 
 def synchronize(device: torch.device) -> None:

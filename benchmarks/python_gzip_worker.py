@@ -5,6 +5,7 @@ Dramatiq forks its worker process, so what is replaced here is replaced there.
 
 import gzip
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,12 @@ def inflate_into(data: memoryview, target: NDArray[Any]) -> None:
     target[...] = np.frombuffer(gzip.decompress(data), target.dtype).reshape(target.shape)
 
 
-def deflate(voxels: NDArray[Any], _: int) -> bytes:
+def deflate_pieces(pieces: Iterable[NDArray[Any]], _: int) -> bytes:
     """Deflate whole."""
-    return gzip.compress(voxels.tobytes())
+    return gzip.compress(b"".join(piece.tobytes() for piece in pieces))
 
 
 if __name__ == "__main__":
     pipeline.inflate_into = inflate_into  # type: ignore[attr-defined] # that module's own import is what runs
-    pipeline.deflate = deflate  # type: ignore[attr-defined,assignment] # as above
+    pipeline.deflate_pieces = deflate_pieces  # type: ignore[attr-defined] # as above
     sys.exit(main())

@@ -34,5 +34,5 @@ def held(stage: str, work: Callable[P, T]) -> Callable[P, T]:
 
 if __name__ == "__main__":
     pipeline.inflate_into = held("decode", pipeline.inflate_into)  # type: ignore[attr-defined] # what it imports runs
-    pipeline.deflate = held("encode", pipeline.deflate)  # type: ignore[attr-defined] # as above
+    pipeline.deflate_pieces = held("encode", pipeline.deflate_pieces)  # type: ignore[attr-defined] # as above
     sys.exit(main())

@@ -1,6 +1,6 @@
 """The masks of one job. Structures on one grid share its bytes, a bit each, so that many cost little memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,9 @@ Box = tuple[slice, slice, slice]
 """Part of a grid: ranges of depth, height and width, with both ends given."""
 
 BITS = 8
+
+SLAB_BYTES = 2**20
+"""Of a mask at a time, where it is read slab by slab."""
 
 
 def plane_count(structures: int) -> int:
@@ -60,11 +63,27 @@ class Masks:
         bits = np.not_equal(mask, 0).view(np.uint8)
         np.bitwise_or(part, np.left_shift(bits, np.uint8(bit), out=bits), out=part)
 
-    def get(self, structure: int, box: Box | None = None, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """The structure's mask, or the part of it in `box`, as a copy of 0 and 1; in `out` where that is given."""
+    def get(self, structure: int, box: Box | None = None) -> NDArray[np.uint8]:
+        """The structure's mask, or the part of it in `box`, as a copy of 0 and 1."""
         part, bit = self._part(structure, box)
-        shifted = np.right_shift(part, np.uint8(bit), out=out)
+        shifted = np.right_shift(part, np.uint8(bit))
         return np.bitwise_and(shifted, np.uint8(1), out=shifted)
+
+    def slabs(self, structure: int) -> Iterator[NDArray[np.uint8]]:
+        """The structure's mask, whole slices at a time, as 0 and 1; each is to be used before the next takes its place.
+
+        What is made of them never leaves the processor's cache, and takes no memory of a mask's size.
+        """
+        plane, bit = self._part(structure, None)
+        depth, height, width = plane.shape
+        step = max(1, SLAB_BYTES // max(1, height * width))
+        room = np.empty((min(step, depth), height, width), np.uint8)
+        for first in range(0, depth, step):
+            part = plane[first : first + step]
+            slab = room[: len(part)]
+            np.bitwise_and(part, np.uint8(1 << bit), out=slab)
+            np.not_equal(slab, 0, out=slab.view(np.bool_))
+            yield slab
 
     def _part(self, structure: int, box: Box | None) -> tuple[NDArray[np.uint8], int]:
         plane, bit = self._place[structure]

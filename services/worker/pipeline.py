@@ -15,7 +15,7 @@ from services.core.model_spec import ModelSpec
 from services.core.volumes import Volume
 from services.core.wire.model_input import ModelInput, SubmittedVolume, decode_model_input
 from services.core.wire.model_output import encode_model_output
-from services.core.wire.voxels import MASK_LEVEL, check_declared_size, deflate, inflate_into
+from services.core.wire.voxels import MASK_LEVEL, check_declared_size, deflate_pieces, inflate_into
 from services.worker.hosts import ModelHosts
 from services.worker.masks import Masks
 from services.worker.model_host import ModelHost
@@ -151,8 +151,7 @@ def _in_model_order(model_input: ModelInput, entry: CatalogueEntry) -> list[Subm
 
 
 def _encode(entry: CatalogueEntry, masks: Masks) -> bytes:
-    """The masks one after the other, so that only one at a time takes a byte per voxel."""
-    encoded = []
-    for structure in range(len(masks)):
-        encoded.append((masks.shape(structure), deflate(masks.get(structure), MASK_LEVEL)))
+    encoded = [
+        (masks.shape(structure), deflate_pieces(masks.slabs(structure), MASK_LEVEL)) for structure in range(len(masks))
+    ]
     return encode_model_output(entry.version, encoded)

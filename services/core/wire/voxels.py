@@ -4,10 +4,11 @@ ISA-L inflates and deflates several times faster than zlib (https://github.com/i
 the bound: inflation stops one byte past it, so that a small upload cannot become a large allocation.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from isal import igzip_lib
+from isal import igzip_lib, isal_zlib
 from numpy.typing import NDArray
 
 from services.core.errors import NotGzip, VoxelCountMismatch
@@ -20,6 +21,8 @@ MOST_MEMBERS = 10_000
 """Some compressors write one member per block; empty ones without end would only cost time."""
 _GZIP_MAGIC = b"\x1f\x8b"
 
+GZIP_WINDOW_BITS = 31
+"""zlib's word for a gzip stream with the largest window (zlib.h, deflateInit2)."""
 MASK_LEVEL = 1
 """ISA-L level for masks: they are long runs, which the fastest matching level already shrinks well below 1 %."""
 VOLUME_LEVEL = 1
@@ -101,5 +104,15 @@ def _inflate_member(data: memoryview, room: memoryview, written: int) -> tuple[i
 
 def deflate(voxels: NDArray[Any], level: int) -> bytes:
     """`voxels` in C order as one gzip stream, little-endian."""
-    little = np.ascontiguousarray(voxels, dtype=voxels.dtype.newbyteorder("<"))
-    return igzip_lib.compress(little.reshape(-1).view(np.uint8).data, level, igzip_lib.COMP_GZIP)
+    return deflate_pieces([voxels], level)
+
+
+def deflate_pieces(pieces: Iterable[NDArray[Any]], level: int) -> bytes:
+    """One gzip stream of all their voxels in C order, little-endian. Pieces may share their memory, one after another."""
+    compressor = isal_zlib.compressobj(level, isal_zlib.DEFLATED, GZIP_WINDOW_BITS)
+    stream = []
+    for piece in pieces:
+        little = np.ascontiguousarray(piece, dtype=piece.dtype.newbyteorder("<"))
+        stream.append(compressor.compress(little.reshape(-1).view(np.uint8).data))
+    stream.append(compressor.flush())
+    return b"".join(stream)

@@ -4,29 +4,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from services.core.catalogue import RuntimeName
 from services.core.model_spec import ModelSpec, StructureSpec
 from services.core.volumes import Shape, Volume
-from services.worker.masks import Masks
+from services.worker.masks import Box, Masks
 from services.worker.watch import Watch
 
 BOX_HALF_PIXELS = 30
 """The box is 60 by 60 pixels in the axial plane: large enough to see on a 512 by 512 slice."""
 
 
-def middle_box(shape: Shape) -> NDArray[np.uint8]:
-    """A mask of that shape, 1 in slices depth//4 to 3·depth//4 (at least one), around the axial centre."""
+def middle_box(shape: Shape) -> Box:
+    """In a grid of that shape, slices depth//4 to 3·depth//4 (at least one), around the axial centre."""
     depth, height, width = shape
     first_slice = depth // 4
-    mask = np.zeros(shape, np.uint8)
-    mask[first_slice : max(first_slice + 1, 3 * depth // 4), _middle(height), _middle(width)] = 1
-    return mask
+    return slice(first_slice, max(first_slice + 1, 3 * depth // 4)), _middle(height), _middle(width)
 
 
 def _middle(length: int) -> slice:
-    return slice(max(0, length // 2 - BOX_HALF_PIXELS), length // 2 + BOX_HALF_PIXELS)
+    return slice(max(0, length // 2 - BOX_HALF_PIXELS), min(length, length // 2 + BOX_HALF_PIXELS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,8 @@ class PhantomModel:
 
     def segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> None:
         for index in range(len(self.structures)):
-            masks.put(index, middle_box(masks.shape(index)))
+            box = middle_box(masks.shape(index))
+            masks.put(index, np.ones([part.stop - part.start for part in box], np.uint8), box)
             watch.report((index + 1) / len(self.structures))
 
 

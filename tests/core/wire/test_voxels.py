@@ -3,6 +3,7 @@
 import gzip
 import tracemalloc
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from services.core.errors import NotGzip, VoxelCountMismatch
-from services.core.wire.voxels import MASK_LEVEL, VOLUME_LEVEL, deflate, inflate_into
+from services.core.wire.voxels import MASK_LEVEL, VOLUME_LEVEL, deflate, deflate_pieces, inflate_into
 
 SHAPE = (3, 40, 50)
 NOISE = np.random.default_rng(7).integers(-1000, 2000, SHAPE).astype(np.int16)
@@ -46,6 +47,23 @@ def test_voxels_survive(voxels: NDArray[Any], level: int) -> None:
 def test_voxels_of_any_layout_are_written_little_endian_in_c_order(voxels: NDArray[Any]) -> None:
     data = gzip.decompress(deflate(voxels, VOLUME_LEVEL))
     assert data == np.ascontiguousarray(voxels).astype("<i2").tobytes()
+
+
+def test_pieces_make_one_stream_and_may_share_their_memory() -> None:
+    room = np.empty((1, *NOISE.shape[1:]), NOISE.dtype)
+
+    def pieces() -> Iterator[NDArray[Any]]:
+        for part in NOISE:
+            room[0] = part
+            yield room
+
+    stream = deflate_pieces(pieces(), VOLUME_LEVEL)
+    np.testing.assert_array_equal(inflated(stream), NOISE)
+    # and a single member, which every reader takes
+    reader = zlib.decompressobj(wbits=31)
+    assert len(reader.decompress(stream)) == NOISE.nbytes
+    assert reader.eof
+    assert not reader.unused_data
 
 
 @pytest.mark.parametrize("level", range(10))
