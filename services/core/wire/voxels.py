@@ -108,7 +108,7 @@ def deflate(voxels: NDArray[Any], level: int) -> bytes:
 
 
 def deflate_pieces(pieces: Iterable[NDArray[Any]], level: int) -> bytes:
-    """One gzip stream of all their voxels in C order, little-endian. Pieces may share their memory, one after another."""
+    """One gzip stream of all their voxels in C order, little-endian. Pieces may have the same memory, in turn."""
     compressor = isal_zlib.compressobj(level, isal_zlib.DEFLATED, GZIP_WINDOW_BITS)
     stream = []
     for piece in pieces:
