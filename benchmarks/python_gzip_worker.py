@@ -27,5 +27,5 @@ def deflate_pieces(pieces: Iterable[NDArray[Any]], _: int) -> bytes:
 
 if __name__ == "__main__":
     pipeline.inflate_into = inflate_into  # type: ignore[attr-defined] # that module's own import is what runs
-    pipeline.deflate_pieces = deflate_pieces  # type: ignore[attr-defined] # as above
+    pipeline.deflate_pieces = deflate_pieces  # type: ignore[attr-defined,assignment] # as above
     sys.exit(main())
