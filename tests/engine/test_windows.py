@@ -18,11 +18,16 @@ from tests.engine.functions import drawn
 from tests.runtimes.running import Heard
 
 CPU = torch.device("cpu")
+HALF_PRECISION = 4 * 2.0**-11
+"""Of numbers around one, of which some are added up."""
 
 
 @pytest.mark.parametrize("blending", Blending)
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("slab_floats", [1, 4 * 3 * 9 * 10, windows.SLAB_FLOATS])
+@pytest.mark.parametrize(
+    ("slab_floats", "carried"),
+    [(1, torch.float32), (4 * 3 * 9 * 10, torch.float32), (windows.SLAB_FLOATS, torch.float16)],
+)
 @pytest.mark.parametrize(
     ("shape", "patch", "overlap"),
     [
@@ -43,6 +48,7 @@ def test_scores_are_those_of_monai(
     blending: Blending,
     batch: int,
     slab_floats: int,
+    carried: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(windows, "SLAB_FLOATS", slab_floats)  # one layer, a few, all of a patch at once
@@ -64,13 +70,14 @@ def test_scores_are_those_of_monai(
         expected = sliding_window_inference(volume, patch, batch, network, overlap=overlap, mode=blending.value)
         # When its scores are put together box by box
         found = torch.full((3, *shape), float("nan"))
-        for box, sums, weights in blended(shape, patch, overlap, blending, batch, score, CPU):
+        for box, sums, weights in blended(shape, patch, overlap, blending, batch, score, CPU, carried):
             where = (slice(None), *box)
             assert torch.isnan(found[where]).all()  # each voxel once
             found[where] = sums / weights
     # Then they are MONAI's
     assert isinstance(expected, Tensor)
-    torch.testing.assert_close(found, expected[0], atol=1e-5, rtol=1e-5)
+    tolerance = 1e-5 if carried == torch.float32 else HALF_PRECISION
+    torch.testing.assert_close(found, expected[0], atol=tolerance, rtol=tolerance)
 
 
 def test_what_is_held_does_not_grow_with_the_volume() -> None:
@@ -81,7 +88,7 @@ def test_what_is_held_does_not_grow_with_the_volume() -> None:
         return torch.zeros((len(starts), outputs, *patch))
 
     held = []
-    boxes = blended(shape, patch, 0.25, Blending.GAUSSIAN, 1, score, CPU)
+    boxes = blended(shape, patch, 0.25, Blending.GAUSSIAN, 1, score, CPU, torch.float16)
     for _ in boxes:
         local = boxes.gi_frame.f_locals  # type: ignore[attr-defined] # a generator's own names
         carried = [kept for carry in (local["middle"], local["inner"]) for kept in carry._kept.values()]
@@ -132,6 +139,42 @@ def test_patches_of_labels_are_refused() -> None:
     options = {"call": "sliding_window", "inference": {"patch": [8, 8, 8]}}
     with pytest.raises(ModelFailed, match="patches of labels cannot be blended"):
         drawn(lambda batch: batch.long(), [volume], options)
+
+
+@pytest.mark.parametrize("decision", ["argmax", "threshold"])
+@pytest.mark.parametrize("largest", [50.0, 1e6])
+def test_scores_that_half_precision_cannot_hold_are_asked_for_again(largest: float, decision: str) -> None:
+    # Given two structures, whose scores differ a little and may be beyond float16
+    volume = Volume(np.arange(-1024, 1024, dtype=np.int16).reshape(16, 8, 16), channel_id="CT")
+
+    def network(batch: Tensor) -> Tensor:
+        first = largest * (1 + (batch > 0) * 0.01)
+        return torch.cat([torch.full_like(first, largest * 1.005), first], dim=1)
+
+    options = {
+        "call": "sliding_window",
+        "inference": {"patch": [8, 8, 8], "overlap": 0.5},
+        "postprocessing": {"decision": decision, "threshold": largest * 1.003},
+        "mapping": {"1": 1},
+        "ignored_outputs": [0],
+    }
+    heard = Heard()
+    # When they are blended
+    (mask,) = drawn(network, [volume], options, heard=heard)
+    # Then the mask is right, and the time line tells of it
+    np.testing.assert_array_equal(mask, volume.voxels > 0)
+    assert heard.notes == (
+        []
+        if largest < 1e4
+        else ["The model's scores are too large for half precision; it runs again in single precision."]
+    )
+
+
+def test_nan_is_refused_whatever_it_waits_in() -> None:
+    volume = Volume(np.zeros((16, 8, 8), np.int16), channel_id="CT")
+    options = {"call": "sliding_window", "inference": {"patch": [8, 8, 8], "overlap": 0.5}}
+    with pytest.raises(ModelFailed, match="NaN"):
+        drawn(lambda batch: batch * float("nan"), [volume], options)
 
 
 # --- Memory of the device ------------------------------------------------------------------------------------

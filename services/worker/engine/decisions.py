@@ -21,6 +21,10 @@ Outputs = tuple[tuple[int, ...], ...]
 """Per structure, the outputs or labels that make it up."""
 
 
+class ScoresOverflowed(Exception):
+    """Scores were too large for half precision; to be asked for again in single precision."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decider:
     """How one model's outputs become masks; made once its first answer has shown what they are."""
@@ -35,17 +39,25 @@ class Decider:
     """Labels that belong to no structure; None: all that are not mapped."""
     structures: tuple[StructureSpec, ...]
 
-    def bits(self, outputs: Tensor, weights: Tensor | None = None) -> NDArray[np.uint8]:
+    def bits(self, outputs: Tensor, weights: Tensor | None = None, *, exact: bool = True) -> NDArray[np.uint8]:
         """Planes of bits, as `Masks` has them, of outputs with the shape (outputs, depth, height, width).
 
         Args:
             outputs: changed where they have weights.
             weights: what to divide them by, (depth, height, width), all above zero.
+            exact: False where outputs that are not finite may be finite in single precision.
 
-        Raises ModelFailed for NaN, and for a label that is nobody's.
+        Raises ModelFailed for NaN, and for a label that is nobody's; ScoresOverflowed for what may not be exact.
         """
+        if not exact and self.decision is not Decision.ARGMAX and not bool(torch.isfinite(outputs).all()):
+            raise ScoresOverflowed
         if self.decision is Decision.ARGMAX:
-            labels = _argmax(outputs)  # which is the same for a weighted sum and for its average
+            labels, greatest = _argmax(outputs)  # the same for a weighted sum and for its average
+            # Of each voxel one look is enough: a NaN is the greatest of all, and what is lost is at most the greatest.
+            if not exact and not bool(torch.isfinite(greatest).all()):
+                raise ScoresOverflowed
+            if greatest.is_floating_point() and bool(torch.isnan(greatest).any()):
+                refuse_nan(outputs)
             count = outputs.shape[0]
         else:
             if weights is not None:
@@ -198,28 +210,20 @@ def _listed(numbers: Sequence[int], most: int = 8) -> str:
     return ", ".join(map(str, numbers[:most])) + more
 
 
-def _argmax(outputs: Tensor) -> Tensor:
-    """The first of the greatest outputs in each voxel, as whole numbers.
-
-    Raises ModelFailed for NaN.
-    """
+def _argmax(outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """The first of the greatest outputs in each voxel, as whole numbers, and its value."""
     if outputs.device.type != "cpu":
         greatest, labels = outputs.max(dim=0)
-    else:
-        # Whole vectors at a time, which torch's max and argmax across the first axis are not.
-        greatest = outputs[0].clone()
-        labels = torch.zeros(greatest.shape, dtype=torch.uint8 if len(outputs) <= 2**8 else torch.int32)
-        above = torch.empty(greatest.shape, dtype=torch.bool)
-        label = torch.empty_like(labels)
-        for index in range(1, len(outputs)):
-            torch.gt(outputs[index], greatest, out=above)
-            torch.mul(above, index, out=label)
-            torch.maximum(labels, label, out=labels)
-            torch.maximum(greatest, outputs[index], out=greatest)
-    # A NaN anywhere is the greatest, so that one look finds it.
-    if greatest.is_floating_point() and bool(torch.isnan(greatest).any()):
-        refuse_nan(outputs)
-    return labels
+        return labels, greatest
+    # Whole vectors at a time, which torch's max and argmax across the first axis are not.
+    greatest = outputs[0].clone()
+    labels = torch.zeros(greatest.shape, dtype=torch.uint8 if len(outputs) <= 2**8 else torch.int32)
+    label = torch.empty_like(labels)
+    for index, output in enumerate(outputs[1:], start=1):
+        torch.gt(output, greatest, out=label)
+        torch.maximum(labels, label.mul_(index), out=labels)
+        torch.maximum(greatest, output, out=greatest)
+    return labels, greatest
 
 
 def refuse_nan(outputs: Tensor) -> None:

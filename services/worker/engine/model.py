@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from services.core.errors import ModelFailed
@@ -16,7 +15,7 @@ from services.core.volumes import Volume
 from services.worker.engine.answers import outputs_of
 from services.worker.engine.canvas import bring_back, canvas_on, in_slabs
 from services.worker.engine.cleanup import clean, cleanup_of
-from services.worker.engine.decisions import Decider, decider, refuse_nan
+from services.worker.engine.decisions import Decider, ScoresOverflowed, decider, refuse_nan
 from services.worker.engine.predictor import Predictor
 from services.worker.engine.preprocessing import ModelInput, Start, model_input, order_of_channels
 from services.worker.masks import Box, Masks
@@ -76,36 +75,42 @@ class EngineModel:
     def _draw(self, data: ModelInput, canvas: Masks, watch: Watch) -> None:
         """Ask the model, and draw its answer onto the canvas, which lies on the model's grid.
 
-        A device that runs out of memory gets a second chance, one patch at a time and with scores on the host.
+        A device that runs out of memory gets a second chance, one patch at a time and with scores on the host; scores
+        that half precision cannot hold get one in single precision.
         """
-        if self._drawn(data, canvas, watch, frugal=False):
-            return
-        # Here nothing refers to the tensors of the first run any more.
-        if self._predictor.device.type == "cuda":
-            torch.cuda.empty_cache()
-        watch.note("The device ran out of memory; the model runs again patch by patch, with its scores on the host.")
-        if not self._drawn(data, canvas, watch, frugal=True):
-            raise ModelFailed(
-                "The model needs more memory than its device has, even one patch at a time with scores on the host; "
-                "give it a smaller inference.patch, a lower precision, or a larger device."
-            )
+        frugal, exact = False, False
+        while (fault := self._drawn(data, canvas, watch, frugal=frugal, exact=exact)) is not None:
+            # Here nothing refers to the tensors of that run any more.
+            if self._predictor.device.type == "cuda":
+                torch.cuda.empty_cache()
+            if fault is ScoresOverflowed:
+                exact = True
+                watch.note("The model's scores are too large for half precision; it runs again in single precision.")
+            elif not frugal:
+                frugal = True
+                watch.note(
+                    "The device ran out of memory; the model runs again patch by patch, with its scores on the host."
+                )
+            else:
+                raise ModelFailed(
+                    "The model needs more memory than its device has, even one patch at a time with scores on the "
+                    "host; give it a smaller inference.patch, a lower precision, or a larger device."
+                )
 
-    def _drawn(self, data: ModelInput, canvas: Masks, watch: Watch, *, frugal: bool) -> bool:
-        """False: the device ran out of memory; what was drawn will be drawn over."""
+    def _drawn(
+        self, data: ModelInput, canvas: Masks, watch: Watch, *, frugal: bool, exact: bool
+    ) -> type[Exception] | None:
+        """What went wrong, if something did; then what was drawn will be drawn over."""
         plane = canvas.planes[0]
-        try:
-            for box, bits in self._decided(data, watch, frugal=frugal):
-                plane[(slice(None), *box)] = bits
-        except torch.OutOfMemoryError:
-            return False
-        return True
-
-    def _decided(self, data: ModelInput, watch: Watch, *, frugal: bool) -> Iterator[tuple[Box, NDArray[np.uint8]]]:
         decided: Decider | None = None
-        for box, outputs, weights in self._outputs(data, watch, frugal=frugal):
-            if decided is None:
-                decided = self._decider(outputs)
-            yield box, decided.bits(outputs, weights)
+        try:
+            for box, outputs, weights in self._outputs(data, watch, frugal=frugal, exact=exact):
+                if decided is None:
+                    decided = self._decider(outputs)
+                plane[(slice(None), *box)] = decided.bits(outputs, weights, exact=exact or weights is None)
+        except (torch.OutOfMemoryError, ScoresOverflowed) as fault:
+            return type(fault)
+        return None
 
     def _decider(self, outputs: Tensor) -> Decider:
         whole = not outputs.is_floating_point()
@@ -113,14 +118,17 @@ class EngineModel:
             self._options, self._structures, outputs.shape[0], whole_numbers=whole, boolean=outputs.dtype == torch.bool
         )
 
-    def _outputs(self, data: ModelInput, watch: Watch, *, frugal: bool) -> Iterator[tuple[Box, Tensor, Tensor | None]]:
+    def _outputs(
+        self, data: ModelInput, watch: Watch, *, frugal: bool, exact: bool
+    ) -> Iterator[tuple[Box, Tensor, Tensor | None]]:
         """Boxes that make up the model's grid, each with its outputs (outputs, depth, height, width), and with the sum
         of their weights (depth, height, width) where they are weighted sums."""
         scores_on = torch.device("cpu") if frugal else self._predictor.device
         match self._options.call:
             case Call.SLIDING_WINDOW:
                 batch = 1 if frugal else self._options.inference.batch
-                yield from self._by_patches(data, watch, batch, scores_on)
+                carried = torch.float32 if exact else torch.float16
+                yield from self._by_patches(data, watch, batch, scores_on, carried)
             case Call.TENSOR:
                 whole = data.patch((0, 0, 0), data.grid.shape)[None]
                 yield from _unweighted(in_slabs(self._asked(whole)[0].to(scores_on)))
@@ -135,7 +143,7 @@ class EngineModel:
                 raise ValueError("a model that the engine is to call has to have a call")
 
     def _by_patches(
-        self, data: ModelInput, watch: Watch, batch: int, scores_on: torch.device
+        self, data: ModelInput, watch: Watch, batch: int, scores_on: torch.device, carried: torch.dtype
     ) -> Iterator[tuple[Box, Tensor, Tensor]]:
         inference = self._options.inference
         patch = inference.patch or data.grid.shape
@@ -164,6 +172,7 @@ class EngineModel:
             batch,
             score,
             scores_on,
+            carried,
         )
 
     def _asked(self, batch: Tensor) -> Tensor:

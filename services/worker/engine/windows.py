@@ -3,7 +3,8 @@
 MONAI's `sliding_window_inference` holds the scores of the whole volume: for fourteen structures on 512×512×200 voxels
 three gigabytes. Here a finished box of scores goes to its decision at once, and only what the next patches overlap is
 kept. Patches, their places and their weights are MONAI's (`dense_patch_slices`, `compute_importance_map`), and so are
-the results.
+the results; what is kept waits in half precision, as nnU-Net's sums do, which on a CPU halves the memory beyond the
+volume and its masks.
 """
 
 import itertools
@@ -21,8 +22,8 @@ from services.core.volumes import Shape
 from services.worker.engine.preprocessing import Start
 from services.worker.masks import Box
 
-SLAB_FLOATS = 2**20
-"""Summed up at once on a CPU, four megabytes: the third level of its cache holds that, however large a patch is."""
+SLAB_FLOATS = 2**22
+"""Summed up at once on a CPU: sixteen megabytes, whatever a patch takes. Less would cost more calls than memory."""
 
 Score = Callable[[Sequence[Start]], Tensor]
 """Scores (patches, outputs, depth, height, width) of the patches that begin there."""
@@ -46,7 +47,14 @@ def patch_starts(shape: Shape, patch: Shape, overlap: float) -> tuple[list[int],
 
 
 def blended(
-    shape: Shape, patch: Shape, overlap: float, blending: Blending, batch: int, score: Score, device: torch.device
+    shape: Shape,
+    patch: Shape,
+    overlap: float,
+    blending: Blending,
+    batch: int,
+    score: Score,
+    device: torch.device,
+    carried: torch.dtype,
 ) -> Iterator[tuple[Box, Tensor, Tensor]]:
     """The boxes that make up a grid of `shape`, each with its weighted sums of scores (outputs, depth, height, width)
     and the sums of their weights (depth, height, width), both float32.
@@ -56,6 +64,8 @@ def blended(
     Args:
         score: called with up to `batch` places at a time.
         device: where scores are put together.
+        carried: what sums wait for later patches in. float16 takes half of the memory; sums above its 65504 become
+            infinite.
     """
     starts = patch_starts(shape, patch, overlap)
     # The longest axis outermost: what is carried over is a plane across the other two.
@@ -64,8 +74,8 @@ def blended(
         patch, mode=BlendMode(blending.value), sigma_scale=0.125, device=device, dtype=torch.float32
     )
     lines = [_Line(starts[axis], patch[axis], shape[axis]) for axis in axes]
-    plane = _Plane(axes[0], lines[0], shape)
-    middle, inner = _Carry(axes[1], lines[1]), _Carry(axes[2], lines[2])
+    plane = _Plane(axes[0], lines[0], shape, carried)
+    middle, inner = _Carry(axes[1], lines[1], carried), _Carry(axes[2], lines[2], carried)
     room: Tensor | None = None
     places = list(itertools.product(*(range(len(starts[axis])) for axis in axes)))
     for first in range(0, len(places), batch):
@@ -126,8 +136,9 @@ class _Line:
 class _Carry:
     """Adds up along one axis what patches overlap, and keeps what the next one adds to."""
 
-    def __init__(self, axis: int, line: _Line) -> None:
+    def __init__(self, axis: int, line: _Line, carried: torch.dtype) -> None:
         self._axis = axis
+        self._carried = carried
         self._line = line
         self._kept: dict[tuple[int, ...], Tensor] = {}
 
@@ -154,15 +165,16 @@ class _Carry:
             if kept is not None and kept.shape == rest.shape:
                 kept.copy_(rest)
             else:
-                self._kept[place] = rest.clone()
+                self._kept[place] = rest.to(self._carried, memory_format=torch.contiguous_format, copy=True)
         return slice(start + first, start + end), _across(block, self._axis, slice(first, end))
 
 
 class _Plane:
     """The same along the outermost axis, where what is kept reaches across the whole grid."""
 
-    def __init__(self, axis: int, line: _Line, shape: Shape) -> None:
+    def __init__(self, axis: int, line: _Line, shape: Shape, carried: torch.dtype) -> None:
         self._axis = axis
+        self._carried = carried
         self._line = line
         self._shape = list(shape)
         self._shape[axis] = max(map(line.kept, range(len(line.starts))))
@@ -181,7 +193,7 @@ class _Plane:
             The range of the grid along this axis if that is finished, None if it is kept.
         """
         if self._kept is None:
-            self._kept = block.new_empty((len(block), *self._shape))
+            self._kept = block.new_empty((len(block), *self._shape), dtype=self._carried)
         where = [slice(None), *columns]
         where[1 + self._axis] = slice(None)
         kept = self._kept[tuple(where)]
