@@ -70,7 +70,8 @@ def test_scores_are_those_of_monai(
         expected = sliding_window_inference(volume, patch, batch, network, overlap=overlap, mode=blending.value)
         # When its scores are put together box by box
         found = torch.full((3, *shape), float("nan"))
-        for box, sums, weights in blended(shape, patch, overlap, blending, batch, score, CPU, carried):
+        for box, sums, weights in blended(shape, patch, overlap, blending, batch, score, CPU, carried, lambda _: True):
+            assert weights is not None
             where = (slice(None), *box)
             assert torch.isnan(found[where]).all()  # each voxel once
             found[where] = sums / weights
@@ -88,7 +89,7 @@ def test_what_is_held_does_not_grow_with_the_volume() -> None:
         return torch.zeros((len(starts), outputs, *patch))
 
     held = []
-    boxes = blended(shape, patch, 0.25, Blending.GAUSSIAN, 1, score, CPU, torch.float16)
+    boxes = blended(shape, patch, 0.25, Blending.GAUSSIAN, 1, score, CPU, torch.float16, lambda _: False)
     for _ in boxes:
         local = boxes.gi_frame.f_locals  # type: ignore[attr-defined] # a generator's own names
         carried = [kept for carry in (local["middle"], local["inner"]) for kept in carry._kept.values()]

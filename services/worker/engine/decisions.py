@@ -44,7 +44,7 @@ class Decider:
 
         Args:
             outputs: changed where they have weights.
-            weights: what to divide them by, (depth, height, width), all above zero.
+            weights: what to divide them by, (depth, height, width), all above zero; an argmax needs no division.
             exact: False where outputs that are not finite may be finite in single precision.
 
         Raises ModelFailed for NaN, and for a label that is nobody's; ScoresOverflowed for what may not be exact.

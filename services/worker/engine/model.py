@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from services.core.errors import ModelFailed
-from services.core.model_choices import Call
+from services.core.model_choices import Call, Decision
 from services.core.model_spec import ModelSpec
 from services.core.volumes import Volume
 from services.worker.engine.answers import outputs_of
@@ -102,12 +102,13 @@ class EngineModel:
     ) -> type[Exception] | None:
         """What went wrong, if something did; then what was drawn will be drawn over."""
         plane = canvas.planes[0]
+        exact = exact or self._options.call is not Call.SLIDING_WINDOW  # only patches wait in half precision
         decided: Decider | None = None
         try:
             for box, outputs, weights in self._outputs(data, watch, frugal=frugal, exact=exact):
                 if decided is None:
                     decided = self._decider(outputs)
-                plane[(slice(None), *box)] = decided.bits(outputs, weights, exact=exact or weights is None)
+                plane[(slice(None), *box)] = decided.bits(outputs, weights, exact=exact)
         except (torch.OutOfMemoryError, ScoresOverflowed) as fault:
             return type(fault)
         return None
@@ -122,7 +123,7 @@ class EngineModel:
         self, data: ModelInput, watch: Watch, *, frugal: bool, exact: bool
     ) -> Iterator[tuple[Box, Tensor, Tensor | None]]:
         """Boxes that make up the model's grid, each with its outputs (outputs, depth, height, width), and with the sum
-        of their weights (depth, height, width) where they are weighted sums."""
+        of their weights (depth, height, width) where that is needed."""
         scores_on = torch.device("cpu") if frugal else self._predictor.device
         match self._options.call:
             case Call.SLIDING_WINDOW:
@@ -144,7 +145,7 @@ class EngineModel:
 
     def _by_patches(
         self, data: ModelInput, watch: Watch, batch: int, scores_on: torch.device, carried: torch.dtype
-    ) -> Iterator[tuple[Box, Tensor, Tensor]]:
+    ) -> Iterator[tuple[Box, Tensor, Tensor | None]]:
         inference = self._options.inference
         patch = inference.patch or data.grid.shape
         done = 0
@@ -173,6 +174,7 @@ class EngineModel:
             score,
             scores_on,
             carried,
+            lambda outputs: self._decider(outputs).decision is not Decision.ARGMAX,
         )
 
     def _asked(self, batch: Tensor) -> Tensor:

@@ -55,9 +55,10 @@ def blended(
     score: Score,
     device: torch.device,
     carried: torch.dtype,
-) -> Iterator[tuple[Box, Tensor, Tensor]]:
+    weighed: Callable[[Tensor], bool],
+) -> Iterator[tuple[Box, Tensor, Tensor | None]]:
     """The boxes that make up a grid of `shape`, each with its weighted sums of scores (outputs, depth, height, width)
-    and the sums of their weights (depth, height, width), both float32.
+    and, where wanted, the sums of their weights (depth, height, width), both float32.
 
     They are to be used before the next box is asked for, which takes their place.
 
@@ -66,6 +67,7 @@ def blended(
         device: where scores are put together.
         carried: what sums wait for later patches in. float16 takes half of the memory; sums above its 65504 become
             infinite.
+        weighed: whether the sums of weights are wanted, asked once with the first patch's scores.
     """
     starts = patch_starts(shape, patch, overlap)
     # The longest axis outermost: what is carried over is a plane across the other two.
@@ -77,6 +79,7 @@ def blended(
     plane = _Plane(axes[0], lines[0], shape, carried)
     middle, inner = _Carry(axes[1], lines[1], carried), _Carry(axes[2], lines[2], carried)
     room: Tensor | None = None
+    outputs = sums = 0
     places = list(itertools.product(*(range(len(starts[axis])) for axis in axes)))
     for first in range(0, len(places), batch):
         some = places[first : first + batch]
@@ -84,20 +87,23 @@ def blended(
         for place, answer in zip(some, scores, strict=True):
             if room is None:
                 # The same for every slab: fresh pages would cost more than all that is done with them.
-                room = torch.empty(_slab_shape(len(answer) + 1, patch, axes[0], device), device=device)
+                outputs = len(answer)
+                sums = outputs + 1 if weighed(answer) else outputs
+                room = torch.empty(_slab_shape(sums, patch, axes[0], device), device=device)
             box = [slice(0), slice(0), slice(0)]
             for slab in lines[0].slabs(place[0], room.shape[1 + axes[0]]):
                 block = _across(room, axes[0], slice(0, slab.stop - slab.start))
                 its_weights = _across(weights[None], axes[0], slab)
-                torch.mul(_across(answer, axes[0], slab), its_weights, out=block[:-1])
-                block[-1:] = its_weights
+                torch.mul(_across(answer, axes[0], slab), its_weights, out=block[:outputs])
+                block[outputs:] = its_weights
                 # From the innermost axis outwards: what one carry lets go is all that the next will ever get there.
                 box[axes[2]], block = inner.add(place[2], (slab.start,), block)
                 box[axes[1]], block = middle.add(place[1], (slab.start, place[2]), block)
                 done = plane.add(place[0], slab, box, block)
                 if done is not None:
                     box[axes[0]] = done
-                    yield (box[0], box[1], box[2]), block[:-1], block[-1]
+                    yield (box[0], box[1], box[2]), block[:outputs], block[outputs] if sums > outputs else None
+        del scores, answer  # before the next ones are made
 
 
 @dataclass(frozen=True, slots=True)
