@@ -183,6 +183,12 @@ class TooManyStreams(Unavailable):
     summary = "Too many event streams"
 
 
+class TooManyLogins(Unavailable):
+    """As many passwords are checked and wait to be as may."""
+
+    summary = "Too many logins at once"
+
+
 class StorageAway(Unavailable):
     """The mounted volume is not there, or cannot be read."""
 

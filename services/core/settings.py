@@ -7,12 +7,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic.functional_validators import field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from services.core.errors import InvalidSettings
 from services.core.jobs import KeepInputs
+from services.core.networks import networks
 
 MIB = 1024**2
 GIB = 1024**3
@@ -24,6 +25,15 @@ class ConstraintPolicy(StrEnum):
     IGNORE = "ignore"
     RECORD = "record"
     REJECT = "reject"
+
+
+class AuthPolicy(StrEnum):
+    """Who may use the API without a token."""
+
+    REQUIRED = "required"
+    """Those in the trusted networks."""
+    OPEN = "open"
+    """Everybody."""
 
 
 class Settings(BaseSettings):
@@ -50,11 +60,6 @@ class Settings(BaseSettings):
     one_shot_results: bool = Field(
         False, description="Delete a result once it has been sent whole, as SegInt-R did, instead of at its expiry."
     )
-    api_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (),
-        description="Comma-separated tokens; when there are any, every route but /ping, /healthz, /readyz and "
-        "/metrics asks for one of them (Bearer, or the password of HTTP Basic).",
-    )
     language_code: str = Field("en-US", description="RFC 5646 tag in Credits and VendorStatus.")
     country_code: str = Field("US", description="ClientCountryCode in VendorStatus.")
     service_location: str = Field("US", description="The one entry of AvailableSegmentationServiceLocations.")
@@ -66,6 +71,22 @@ class Settings(BaseSettings):
     total_credits: float = Field(100_000, description="Credits that clients are told they have.")
     credits_message: str = Field(
         "Credits do not apply on a local research server.", description="Shown with the credits."
+    )
+
+    # Who may use the API
+    auth: AuthPolicy = Field(
+        AuthPolicy.REQUIRED,
+        description="required: a token (`segint token create`), or an address in SEGINT_TRUSTED_NETWORKS; open: "
+        "anybody, for demonstrations only. /ping, /healthz, /readyz and /metrics are open always.",
+    )
+    trusted_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated networks (192.0.2.0/24, 2001:db8::/32, unix for Unix sockets) whose machines need "
+        "no token, as Velocity's workstations: not known to send one. `segint up` trusts its own machine.",
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated networks of proxies, or unix. Only their X-Forwarded-For is believed.",
     )
 
     # Limits
@@ -179,11 +200,17 @@ class Settings(BaseSettings):
         "INFO", description="DEBUG, INFO, WARNING or ERROR."
     )
 
-    @field_validator("api_tokens", "pinned_models", "preload_models", mode="before")
+    @field_validator("pinned_models", "preload_models", "trusted_networks", "trusted_proxies", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("trusted_networks", "trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        networks(value)
         return value
 
     @model_validator(mode="after")
