@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -12,6 +13,7 @@ from services.core.db import audit
 from services.core.db.session import Database, Session
 
 ENTRIES = 5
+SECURITY = Path(__file__).parents[3] / "docs" / "security.md"
 
 
 @pytest.fixture
@@ -159,13 +161,9 @@ def test_any_text_can_be_recorded(log: Database) -> None:
 
 
 def test_a_role_without_the_tables_ownership_may_append_and_nothing_else(log: Database) -> None:
-    # Given a role that was granted what an application needs
-    log.run(
-        execute,
-        "DROP ROLE IF EXISTS segint_application",
-        "CREATE ROLE segint_application",
-        "GRANT SELECT, INSERT ON audit_entry TO segint_application",
-    )
+    # Given a role that was granted what docs/security.md says
+    grants = SECURITY.read_text(encoding="utf-8").split("```sql\n")[1].split("```")[0]
+    log.run(execute, "CREATE ROLE segint_application", *filter(str.strip, grants.split(";")))
     try:
         # Then it appends,
         log.run(recorded_as_application)
