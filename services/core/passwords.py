@@ -3,7 +3,7 @@
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from services.core.accounts import normal_password
+from services.core.accounts import MOST_PASSWORD_CHARACTERS, normal_password
 
 # RFC 9106's second recommended choice: 64 MiB and about 0.1 s for each guess.
 _HASHER = PasswordHasher(time_cost=3, memory_cost=64 * 1024, parallelism=4)
@@ -14,15 +14,21 @@ NOBODYS_HASH = "$argon2id$v=19$m=65536,t=3,p=4$lkRVISYwz4BJLzwg8ujW5Q$zG+PolYVTr
 
 def hashed(password: str) -> str:
     """The hash to keep, its parameters and salt included."""
-    return _HASHER.hash(normal_password(password))
+    return _HASHER.hash(_bytes(password))
 
 
 def fits(password_hash: str, password: str) -> bool:
     """Whether `password` is the one of that hash. Takes about 0.1 s and 64 MiB."""
     try:
-        return _HASHER.verify(password_hash, normal_password(password))
+        return _HASHER.verify(password_hash, _bytes(password))
     except (VerificationError, InvalidHashError):
         return False
+
+
+def _bytes(password: str) -> bytes:
+    """What is hashed: any text at all, and never much more than the longest password that is taken."""
+    # Three characters at most become one in the normal form, so none that is taken is cut here.
+    return normal_password(password[: 4 * MOST_PASSWORD_CHARACTERS]).encode(errors="surrogatepass")
 
 
 def is_outdated(password_hash: str) -> bool:

@@ -1,6 +1,8 @@
 """Whose address counts: the peer's, or what a proxy of ours says, and never what clients say of themselves."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.requests import Request
 
 from services.api.addresses import client_address, is_vouched_for
@@ -49,6 +51,17 @@ def forwarded(peer: str | None, *values: str) -> Request:
 )
 def test_the_address_is_the_one_that_somebody_trusted_saw(asked: Request, address: str) -> None:
     assert client_address(asked, PROXIES) == address
+
+
+@given(st.lists(st.text(st.characters(max_codepoint=255)), max_size=4))
+def test_whatever_a_client_says_before_it_changes_nothing(said: list[str]) -> None:
+    values = [(b"x-forwarded-for", text.encode("latin-1")) for text in said]
+    scope = {"type": "http", "method": "GET", "path": "/", "client": ("10.0.0.1", 1)}
+    seen = Request(scope | {"headers": [*values, (b"x-forwarded-for", b"192.0.2.1")]})
+    assert client_address(seen, PROXIES) == "192.0.2.1"
+    # nor what it says to a server that has no proxy
+    direct = Request(scope | {"headers": values, "client": ("192.0.2.1", 1)})
+    assert client_address(direct, PROXIES) == "192.0.2.1"
 
 
 def test_a_unix_socket_may_be_a_proxy() -> None:

@@ -1,11 +1,14 @@
 """A token that was found good is remembered for seconds: polls cost no look-up, and outages refuse nobody at once."""
 
 import asyncio
+import base64
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import hypothesis
 import psycopg
 import pytest
+from hypothesis import strategies as st
 from sqlalchemy import event
 from starlette.requests import Request
 
@@ -74,8 +77,35 @@ def with_authenticator(settings: Settings, work: Work) -> None:
 
 
 def request(secret: str) -> Request:
-    headers = [(b"authorization", f"Bearer {secret}".encode())]
+    return request_with(f"Bearer {secret}".encode())
+
+
+def request_with(authorization: bytes) -> Request:
+    headers = [(b"authorization", authorization)]
     return Request({"type": "http", "method": "GET", "path": "/", "headers": headers, "client": ("192.0.2.1", 1)})
+
+
+SCHEMES = st.sampled_from([b"", b"Bearer ", b"bearer  ", b"Basic ", b"BASIC ", b"Digest ", b"Bearer\t"])
+VALUES = st.one_of(st.binary(max_size=200), st.binary(max_size=200).map(base64.b64encode))
+
+
+def test_no_header_but_the_tokens_own_lets_anybody_in(settings: Settings, secret: str) -> None:
+    async def work(authenticator: Authenticator, _: AsyncDatabase) -> None:
+        for header in headers:
+            with pytest.raises(NotAuthenticated):
+                await authenticator.caller(request_with(header))
+
+    headers: list[bytes] = []
+
+    @hypothesis.settings(max_examples=300, database=None)
+    @hypothesis.given(SCHEMES, VALUES)
+    def collect(scheme: bytes, value: bytes) -> None:
+        headers.append(scheme + value)
+
+    collect()
+    near = [secret[:-1], secret + "=", secret.upper(), f"Bearer {secret[:-1]}", f"Bearer x{secret}", f"Token {secret}"]
+    headers += [text.encode() for text in near]
+    with_authenticator(settings, work)
 
 
 def test_a_revoked_token_is_refused_once_it_is_forgotten(

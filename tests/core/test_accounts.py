@@ -84,6 +84,13 @@ def test_one_password_typed_in_two_ways_is_one_password() -> None:
     assert passwords.fits(passwords.hashed("caf\u00e9 au lait, merci"), "cafe\u0301 au lait, merci")
 
 
+@pytest.mark.parametrize("password", ["\ud800 a lone surrogate", "a NUL \x00 in it", "x" * 10_000_000])
+def test_any_text_is_checked_and_a_huge_one_not_for_long(password: str) -> None:
+    kept = passwords.hashed("correct horse battery staple")
+    assert not passwords.fits(kept, password)
+    assert passwords.fits(passwords.hashed(password), password)
+
+
 def test_the_hash_for_unknown_names_costs_what_every_hash_costs() -> None:
     assert not passwords.is_outdated(passwords.NOBODYS_HASH)
     assert not passwords.fits(passwords.NOBODYS_HASH, "")
