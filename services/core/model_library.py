@@ -52,6 +52,10 @@ class ModelLibrary:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connections back."""
         self._database.close()
 
     def import_family(self, message: bytes) -> ImportReport:

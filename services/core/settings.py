@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic.functional_validators import field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -17,6 +17,8 @@ from services.core.networks import networks
 
 MIB = 1024**2
 GIB = 1024**3
+
+LEAST_SECRET_CHARACTERS = 32
 
 
 class ConstraintPolicy(StrEnum):
@@ -195,10 +197,34 @@ class Settings(BaseSettings):
         "0: none. Two workers on one machine need two.",
     )
 
+    # The console
+    session_secret: SecretStr | None = Field(
+        None,
+        description="Signs the sessions of the console at /admin: at least 32 random characters, the same for all API "
+        "processes, such as the output of `openssl rand -hex 32`. Without it there is no console; `segint up` makes "
+        "its own and keeps it in the data folder.",
+    )
+    session_idle_minutes: float = Field(
+        30, gt=0, allow_inf_nan=False, description="How long a session of the console lasts without being used."
+    )
+    session_hours: float = Field(
+        12, gt=0, allow_inf_nan=False, description="How long a session of the console lasts in all."
+    )
+    max_model_file_bytes: int = Field(8 * GIB, gt=0, description="Largest model file or module that the console takes.")
+
     # Logs
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="DEBUG, INFO, WARNING or ERROR."
     )
+
+    @field_validator("session_secret")
+    @classmethod
+    def _secret_cannot_be_guessed(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is None or not secret.get_secret_value():
+            return None
+        if len(secret.get_secret_value()) < LEAST_SECRET_CHARACTERS:
+            raise ValueError(f"a secret of at least {LEAST_SECRET_CHARACTERS} characters is needed")
+        return secret
 
     @field_validator("pinned_models", "preload_models", "trusted_networks", "trusted_proxies", mode="before")
     @classmethod

@@ -82,6 +82,11 @@ class JobRunner:
         """Begin to load the models that are to be warm before the first job. Returns at once."""
         self._preload.start()
 
+    @property
+    def draining(self) -> bool:
+        """Whether it was told to stop, and begins nothing any more."""
+        return self._draining.is_set()
+
     def run_until_idle(self) -> bool:
         """Claim a job and run it, and others beside and after it, until there is none left; False if there was none.
 
