@@ -16,6 +16,7 @@ from services.api.auth import Authenticator
 from services.api.callers import ANY, CALLER, READING, REPORTING, SEGMENTING, Scopes
 from services.api.capacity import Capacity
 from services.api.catalogue import Catalogue
+from services.api.console.console import close_console, make_console, mount_console
 from services.api.doorbell import Ringer
 from services.api.error_responses import HANDLERS
 from services.api.feedback import Feedback
@@ -75,12 +76,12 @@ def create_app(settings: Settings) -> Starlette:
     status = Status(settings)
     catalogue = Catalogue(database)
     capacity = Capacity(settings, database, blobs, mount)
-    segmentations = Segmentations(
-        settings, database, blobs, ringer, capacity, Results(settings, database, blobs, mount)
-    )
+    results = Results(settings, database, blobs, mount)
+    segmentations = Segmentations(settings, database, blobs, ringer, capacity, results)
     jobs = Jobs(settings, database, authenticator)
     feedback = Feedback(database, settings)
     health = Health(database, blobs, mount, doorbell)
+    console = make_console(settings, database, blobs, mount, ringer, results)
 
     def route(path: str, scopes: Scopes | None = None, **endpoints: Endpoint) -> list[Route]:
         """Both spellings of a path, with and without the trailing slash, answer directly; one endpoint per method.
@@ -135,6 +136,7 @@ def create_app(settings: Settings) -> Starlette:
             for task in tasks:
                 with suppress(asyncio.CancelledError):
                     await task
+            close_console(console)
             await database.close()
             doorbell.close()
 
@@ -145,5 +147,6 @@ def create_app(settings: Settings) -> Starlette:
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
+    mount_console(app, console)
     app.state.settings = settings
     return app
