@@ -76,6 +76,21 @@ def test_payloads_and_secrets_are_open_to_their_owner_only(up: Path) -> None:
     assert modes == {**dict.fromkeys(folders, 0o700), "state.json": 0o600}
 
 
+def test_up_says_where_the_console_is_and_how_the_first_account_is_made(up: Path) -> None:
+    # Given what `segint up` says
+    said = run_segint("up", "--data-dir", up)
+    url = status(up)["url"]
+    assert f"console: {url}/admin/" in said.err
+    assert "segint user create NAME --role admin --data-dir" in " ".join(said.err.split())
+    # When that page is opened, it asks who is there
+    with urllib.request.urlopen(f"{url}/admin/", timeout=10) as answer:
+        assert answer.url.startswith(f"{url}/admin/login")
+        assert b"SegInt console" in answer.read()
+    # And nothing that others may read holds the secret of its sessions
+    secret = (up / "session-secret").read_text(encoding="ascii")
+    assert secret not in (up / "state.json").read_text(encoding="utf-8")
+
+
 def test_the_worker_keeps_its_temporary_files_in_the_data_directory(up: Path) -> None:
     wait_for(lambda: any((up / "scratch").rglob("worker-*")), "the worker's scratch folder")
 

@@ -17,6 +17,7 @@ from services.client.local.redis import LocalRedis
 from services.client.local.settings import FIELDS, settings_from
 from services.client.local.supervisor import Service
 
+SESSION_SECRET = "SEGINT_SESSION_SECRET"  # noqa: S105 # a variable's name
 API_DRAIN_SECONDS = 30
 """How long open requests may take to end once the API was told to stop."""
 STOP_MARGIN_SECONDS = 10
@@ -85,13 +86,15 @@ def plan(data_dir: DataDir, host: str, port: int) -> Deployment:
     for server in own:
         server.prepare()
     environment = {**OWN_MACHINE, **python_environment(), **places, MARK: str(data_dir.root)}
+    # For the API alone, and in no file that others read.
+    console = {} if environment.get(SESSION_SECRET) else {SESSION_SECRET: data_dir.session_secret()}
     return Deployment(
         url=url,
         environment=places,
         stages=[
             servers,
             [_prepare(data_dir, prepare_arguments, environment)],
-            [_api(data_dir, host, port, environment), _worker(data_dir, drain_seconds, environment)],
+            [_api(data_dir, host, port, {**environment, **console}), _worker(data_dir, drain_seconds, environment)],
         ],
         external=external,
         own_servers=own,
