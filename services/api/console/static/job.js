@@ -23,6 +23,7 @@
       Priority: job.priority,
       Attempt: `${job.attempt} of ${job.attempt_limit}`,
       Worker: job.worker,
+      "Submitted by": job.submitted_by,
       Accepted: segint.time(job.created_at),
       "Last begun": job.claimed_at && segint.time(job.claimed_at),
       Ended: job.finished_at && segint.time(job.finished_at),
