@@ -1,0 +1,1 @@
+"""The console: what people look at in a browser."""
