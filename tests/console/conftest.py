@@ -50,7 +50,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page of its own, as large as a laptop's screen."""
-    context = browser.new_context(viewport={"width": 1366, "height": 768}, device_scale_factor=1)
+    """A page of its own, smaller than a laptop's screen: every pixel is drawn by the processor."""
+    context = browser.new_context(viewport={"width": 1000, "height": 600}, device_scale_factor=1)
+    context.set_default_timeout(15_000)
     yield context.new_page()
     context.close()

@@ -4,10 +4,10 @@ import { difference } from './places.js'
 import { Fault } from './voxels.js'
 
 export const VIEWS = {
-    'all four': SLICE_TYPE.MULTIPLANAR,
-    axial: SLICE_TYPE.AXIAL,
-    coronal: SLICE_TYPE.CORONAL,
-    sagittal: SLICE_TYPE.SAGITTAL,
+    'All four': SLICE_TYPE.MULTIPLANAR,
+    Axial: SLICE_TYPE.AXIAL,
+    Coronal: SLICE_TYPE.CORONAL,
+    Sagittal: SLICE_TYPE.SAGITTAL,
     '3D': SLICE_TYPE.RENDER
 }
 
@@ -28,6 +28,17 @@ export function voxelBytes(memory) {
     return memory.subarray(HEADER_BYTES)
 }
 
+/** Draws slices of labels voxel by voxel: between two voxels NiiVue would fade them out, and masks would seem smaller. */
+class Drawing extends Niivue {
+    updateInterpolation(layer, isForceLinear = false) {
+        super.updateInterpolation(layer, isForceLinear)
+        if (layer === 0 || isForceLinear) return
+        const { gl } = this // with the overlays' texture active
+        gl.texParameteri(gl.TEXTURE_3D, gl.TEXTURE_MIN_FILTER, gl.NEAREST)
+        gl.texParameteri(gl.TEXTURE_3D, gl.TEXTURE_MAG_FILTER, gl.NEAREST)
+    }
+}
+
 export class Scene {
     /** `moved(mm)` is called with the crosshair's place. Throws a Fault where there is no WebGL 2. */
     static async on(canvas, moved) {
@@ -37,13 +48,14 @@ export class Scene {
             )
         }
         const scene = new Scene()
-        scene.nv = new Niivue({
+        scene.nv = new Drawing({
             backColor: [0, 0, 0, 1],
             crosshairColor: [1, 0.9, 0.3, 0.9],
             crosshairWidth: 0.4,
             crosshairWidthUnit: 'percent',
             crosshairGap: 6,
             isCornerOrientationText: true,
+            isForceMouseClickToVoxelCenters: true, // between two slices the scan is a mixture, and a mask cannot be
             fontColor: [0.95, 0.95, 0.95, 1],
             isRadiologicalConvention: true,
             isOrientationTextVisible: true,
@@ -69,7 +81,7 @@ export class Scene {
         nv.back = below
         nv.overlays = above
         nv.updateGLVolume()
-        nv.createOnLocationChange()
+        this.step(0, 0, 0)
     }
 
     /** Draw the volume below anew, in another window. */
@@ -95,7 +107,7 @@ export class Scene {
         this.nv.setSliceType(VIEWS[name])
     }
 
-    /** Move the crosshair by voxels to the patient's right, front and top. */
+    /** Move the crosshair by voxels to the patient's right, front and top, to the middle of one. */
     step(right, front, top) {
         this.nv.moveCrosshairInVox(right, front, top)
     }
@@ -109,8 +121,7 @@ export class Scene {
         this.nv.setPan2Dxyzmm([0, 0, 0, 1])
         this.nv.scene.crosshairPos = [0.5, 0.5, 0.5]
         this.nv.setRenderAzimuthElevation(110, 10)
-        this.nv.createOnLocationChange()
-        this.nv.drawScene()
+        this.step(0, 0, 0)
     }
 
     get place() {

@@ -11,6 +11,9 @@ const AT_ONCE = 3
 
 const HERE = 'view'
 
+/** The window of what stands in for a scan that is gone: zeros. */
+const ALL_BLACK = [1, 2]
+
 class Page {
     async load() {
         this.about = await json(`${HERE}/description`)
@@ -52,8 +55,8 @@ class Page {
         await paused()
         const values = new Int16Array(voxels.buffer, voxels.byteOffset, count)
         grid.automatic = automatic(values)
-        grid.preset = grid.data ? first(grid, values) : 'auto'
-        grid.window = PRESETS[grid.preset] ?? grid.automatic
+        grid.preset = grid.data ? first(grid, values) : 'Auto'
+        grid.window = grid.data ? (PRESETS[grid.preset] ?? grid.automatic) : ALL_BLACK
         grid.image = await volume(memory, grid, grid.window)
     }
 
@@ -132,7 +135,7 @@ class Page {
         this.grid.window = window
         byId('centre').value = Math.round(window[0])
         byId('width').value = Math.round(window[1])
-        choices('windows', this.grid.data ? [...Object.keys(PRESETS), 'auto'] : [], this.grid.preset, (name) => {
+        choices('windows', this.grid.data ? [...Object.keys(PRESETS), 'Auto'] : [], this.grid.preset, (name) => {
             this.grid.preset = name
             this.#window(PRESETS[name] ?? this.grid.automatic)
         })
@@ -141,7 +144,7 @@ class Page {
     }
 
     #connect() {
-        choices('views', ['all four', 'axial', 'coronal', 'sagittal', '3D'], 'all four', (name) => this.scene.view(name))
+        choices('views', ['All four', 'Axial', 'Coronal', 'Sagittal', '3D'], 'All four', (name) => this.scene.view(name))
         byId('channels').hidden = this.grids.length < 2
         const names = this.grids.map((grid) => grid.name)
         choices('channels', names, names[0], (_, at) => this.#guard(this.#choose(this.grids[at])))

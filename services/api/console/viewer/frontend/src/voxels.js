@@ -20,7 +20,7 @@ export async function inflate(url, size, start, take) {
     } catch (error) {
         if (error instanceof Fault) throw error
         // Several gzip members, or padding behind the last, are sound for the server, but not for DecompressionStream.
-        await pump((await answer(url)).body.pipeThrough(members()), size, start, take)
+        await pump((await answer(url)).body.pipeThrough(members(size)), size, start, take)
     }
 }
 
@@ -62,27 +62,30 @@ async function pump(stream, size, start, take) {
     if (offset !== size) throw new Fault('The voxels are fewer than their size says, so they are not shown.')
 }
 
-/** A stream that inflates gzip of any number of members; what follows the last one is dropped, as the server does. */
-function members() {
+/** A stream that inflates gzip of any number of members; what follows `size` bytes of voxels is dropped as padding. */
+function members(size) {
     let controller
-    const inflater = new Gunzip((bytes) => controller.enqueue(bytes))
+    let inflated = 0
+    const inflater = new Gunzip((bytes) => {
+        inflated += bytes.length
+        controller.enqueue(bytes)
+    })
+    const push = (bytes, last) => {
+        try {
+            inflater.push(bytes, last)
+        } catch {
+            if (inflated < size) throw new Fault('The voxels are not sound gzip, so they are not shown.')
+        }
+    }
     return new TransformStream({
         start(its) {
             controller = its
         },
         transform(bytes) {
-            push(inflater, bytes, false)
+            push(bytes, false)
         },
         flush() {
-            push(inflater, new Uint8Array(0), true)
+            push(new Uint8Array(0), true)
         }
     })
-}
-
-function push(inflater, bytes, last) {
-    try {
-        inflater.push(bytes, last)
-    } catch {
-        throw new Fault('The voxels are not sound gzip, so they are not shown.')
-    }
 }

@@ -2,10 +2,10 @@
 
 /** Hounsfield units, as [centre, width]. */
 export const PRESETS = {
-    brain: [40, 80],
-    'soft tissue': [40, 400],
-    lung: [-600, 1500],
-    bone: [400, 1800]
+    Brain: [40, 80],
+    'Soft tissue': [40, 400],
+    Lung: [-600, 1500],
+    Bone: [400, 1800]
 }
 
 const SAMPLES = 200_000
@@ -23,7 +23,7 @@ export function automatic(voxels) {
 
 /** The name of the window to begin with: Hounsfield units are known by the model, or by air. */
 export function first(grid, voxels) {
-    if (grid.modalities.length) return grid.modalities.some((name) => name.startsWith('CT')) ? 'soft tissue' : 'auto'
+    if (grid.modalities.length) return grid.modalities.some((name) => name.startsWith('CT')) ? 'Soft tissue' : 'Auto'
     const [centre, width] = automatic(voxels)
-    return centre - width / 2 <= -500 ? 'soft tissue' : 'auto'
+    return centre - width / 2 <= -500 ? 'Soft tissue' : 'Auto'
 }
