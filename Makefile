@@ -98,6 +98,14 @@ bench-load: $(STAMP) ## load a deployment with 32 clients for two minutes on two
 bench-engine: $(STAMP) ## time the engine around a U-Net on 512x512x200 voxels (a quarter of an hour on a CPU); prints JSON
 	$(BIN)/python -m benchmarks.engine
 
+.PHONY: bench-viewer
+bench-viewer: install ## time the scan viewer on 512x512x200 voxels and 14 structures in a browser; prints JSON
+	$(BIN)/python -m benchmarks.viewer
+
+.PHONY: screenshots
+screenshots: install browser ## take the pictures in docs/images anew
+	$(BIN)/python -m tests.console.screenshots
+
 .PHONY: lock
 lock: $(STAMP) ## refresh requirements/locked.txt from pyproject.toml
 	$(BIN)/pip-compile --quiet --upgrade --all-extras --strip-extras --unsafe-package torch --unsafe-package segint \

@@ -1,34 +1,12 @@
-"""A browser: Debian's Chromium, without a screen or a graphics card. Tests that need it are skipped where it is not."""
+"""A browser for tests, which are skipped where there is none."""
 
-import os
-import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from services.api.console.viewer.viewer import ASSETS
-
-CHROMIUM_VARIABLE = "CHROMIUM"
-
-OPTIONS = (
-    "--no-sandbox",  # which Chromium refuses to have as root; the pages here are our own
-    # WebGL on the processor
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--ignore-gpu-blocklist",
-)
-
-
-def chromium_or_skip() -> str:
-    """Where Chromium is."""
-    path = os.environ.get(CHROMIUM_VARIABLE) or shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip(
-            f"there is no Chromium: `make browser` installs it for root, or name one with {CHROMIUM_VARIABLE}=path"
-        )
-    return path
+from tests.console import chromium
 
 
 @pytest.fixture(scope="session")
@@ -41,11 +19,10 @@ def built_assets() -> None:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium."""
-    path = chromium_or_skip()
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=list(OPTIONS))
-        yield chromium
-        chromium.close()
+    if chromium.chromium() is None:
+        pytest.skip(f"there is no Chromium: `make browser` installs it for root, or {chromium.VARIABLE}=path names one")
+    with chromium.running() as browser:
+        yield browser
 
 
 @pytest.fixture

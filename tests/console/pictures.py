@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from services.core.volumes import Geometry
 
-_UNTIL_DRAWN = """canvas => {
+UNTIL_DRAWN = """canvas => {
     const gl = canvas.getContext('webgl2')
     gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4))
     return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))
@@ -29,7 +29,7 @@ VIEWS = {"Axial": (LEFT, BACK), "Coronal": (LEFT, DOWN), "Sagittal": (-BACK, DOW
 
 def picture(canvas: Locator) -> Pixels:
     """The canvas as it is on the screen, once the graphics processor, which is none here, has drawn all it was told."""
-    canvas.evaluate(_UNTIL_DRAWN)
+    canvas.evaluate(UNTIL_DRAWN)
     return np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("RGB"), np.int16)
 
 

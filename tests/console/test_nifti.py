@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from services.api.console.viewer.nifti import HEADER_BYTES, INT16, LABELS, header, placement, spacing_of
+from services.api.console.viewer.nifti import HEADER_BYTES, INT16, LABELS, UNPLACED, header, placement, spacing_of
 from services.client.itk import simple_itk
 from services.core.volumes import Geometry
 from tests.client.conftest import SKEWED, image_of, ramp
@@ -84,12 +84,11 @@ def test_a_geometry_that_places_nothing_is_none(geometry: Geometry) -> None:
     assert placement(geometry) is None
 
 
-def test_a_grid_without_a_place_claims_none() -> None:
-    data = header((2, 3, 4), None, LABELS)
+def test_the_header_of_labels_lets_nobody_interpolate_them() -> None:
+    data = header((2, 3, 4), UNPLACED, LABELS)
     assert len(data) == HEADER_BYTES
     read = nibabel.Nifti1Image.from_bytes(data + bytes(24))
-    assert int(read.header["sform_code"]) == 0
     assert read.get_fdata().shape == (4, 3, 2)
     assert int(read.header["intent_code"]) == 1002  # NIFTI_INTENT_LABEL
     assert (float(read.header["cal_min"]), float(read.header["cal_max"])) == (0.0, 255.0)
-    np.testing.assert_array_equal(np.frombuffer(data, "<f4", 12, 280).reshape(3, 4), np.eye(4)[:3])
+    np.testing.assert_array_equal(read.affine, np.diag([-1, -1, 1, 1]))

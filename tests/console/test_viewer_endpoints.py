@@ -71,7 +71,7 @@ def test_a_job_is_described_and_sent_as_it_lies_on_the_volume(deployment: Deploy
     assert (about["id"], about["model"], about["state"]) == (str(job_id), MODEL, "succeeded")
     assert about["remarks"] == []
     [grid] = about["grids"]
-    assert (grid["name"], grid["shape"], grid["modalities"]) == ("CT", [48, 40, 24], ["CT"])
+    assert (grid["name"], grid["placed"], grid["shape"], grid["modalities"]) == ("CT", True, [48, 40, 24], ["CT"])
     assert grid["spacing"] == pytest.approx([1.5, 1.0, 2.0])
     # And each structure has its name, colour and grid
     assert [(one["id"], one["color"], one["grid"]) for one in about["structures"]] == [
@@ -106,7 +106,7 @@ def test_masks_whose_scan_was_deleted_are_shown_without_a_place(forgetful: Deplo
     assert "deleted when the job succeeded" in remark
     assert "SEGINT_KEEP_INPUTS=always" in remark
     [grid] = about["grids"]
-    assert (grid["shape"], grid["affine"], grid["spacing"], grid["data"]) == ([48, 40, 24], None, None, None)
+    assert (grid["shape"], grid["placed"], grid["data"]) == ([48, 40, 24], False, None)
     assert len(about["structures"]) == 2
     gone = view(forgetful, job_id, "/channels/0")
     assert (gone.status_code, gone.json()["error"]) == (404, remark)
@@ -136,7 +136,7 @@ def test_a_damaged_file_is_not_shown(deployment: Deployment) -> None:
     # And the other without its scan and place
     about = view(deployment, broken_scan, "/description").json()
     assert about["remarks"] == ["The scan was damaged on the server's volume, so it is not shown."]
-    assert [grid["affine"] for grid in about["grids"]] == [None]
+    assert [grid["placed"] for grid in about["grids"]] == [False]
     assert "damaged" in view(deployment, broken_scan, "/channels/0").json()["error"]
     # And looking changed nothing
     assert deployment.row(broken_result).state == JobState.SUCCEEDED
@@ -159,7 +159,7 @@ def test_a_geometry_that_places_nothing_is_said(deployment: Deployment) -> None:
     job_id = segmented(deployment, Volume(small_volume().voxels, Geometry(y_axis=(1.0, 0.0, 0.0))), model=SAMPLE_MODEL)
     about = view(deployment, job_id, "/description").json()
     assert "does not place its voxels in a patient" in about["remarks"][0]
-    assert (about["grids"][0]["affine"], len(about["structures"])) == (None, 1)
+    assert (about["grids"][0]["placed"], len(about["structures"])) == (False, 1)
 
 
 @pytest.mark.parametrize("job_id", ["not-an-identifier", str(uuid4())])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.api.console.viewer.job_files import Drawn, Scan
-from services.api.console.viewer.nifti import INT16, LABELS, MOST_SIDE, header, placement, spacing_of
+from services.api.console.viewer.nifti import INT16, LABELS, MOST_SIDE, UNPLACED, header, placement, spacing_of
 from services.core.catalogue import CatalogueEntry, InputChannel, Structure, channel_order
 from services.core.errors import InvalidModelInput
 from services.core.jobs import Job
@@ -84,8 +84,9 @@ def describe(job: Job, entry: CatalogueEntry | None, files: Files) -> dict[str, 
 
 def _grid(number: int, shape: Shape, geometry: Geometry | None, remarks: list[str]) -> dict[str, Any]:
     """`geometry`: None where nothing is known of it."""
-    affine = None if geometry is None else placement(geometry)
-    if geometry is not None and affine is None:
+    place = None if geometry is None else placement(geometry)
+    affine = UNPLACED if place is None else place
+    if geometry is not None and place is None:
         remarks.append(
             "The request's geometry does not place its voxels in a patient (an axis without direction, or two with the "
             "same), so orientation and millimetres are not shown."
@@ -93,8 +94,9 @@ def _grid(number: int, shape: Shape, geometry: Geometry | None, remarks: list[st
     return {
         "number": number,
         "shape": list(reversed(shape)),
-        "spacing": None if affine is None else list(spacing_of(affine)),
-        "affine": None if affine is None else affine.tolist(),
+        "placed": place is not None,
+        "spacing": list(spacing_of(affine)),
+        "affine": affine.tolist(),
         "header": base64.b64encode(header(shape, affine, INT16)).decode(),
         "label_header": base64.b64encode(header(shape, affine, LABELS)).decode(),
     }

@@ -21,6 +21,10 @@ FLAT_MM3 = 1e-9
 """A voxel that small is none: a micrometre on each edge."""
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+UNPLACED: NDArray[np.float64] = _LPS_TO_RAS
+"""For voxels that nothing places in a patient: slices as they are counted, their first row above, their first column on
+the left."""
 _MILLIMETRES = 2
 _SCANNER = 1
 """NIFTI_XFORM_SCANNER_ANAT."""
@@ -61,30 +65,29 @@ def spacing_of(affine: NDArray[np.float64]) -> Vector:
     return float(x), float(y), float(z)
 
 
-def header(shape: Shape, affine: NDArray[np.float64] | None, voxels: Voxels) -> bytes:
+def header(shape: Shape, affine: NDArray[np.float64], voxels: Voxels) -> bytes:
     """The header of a single-file NIfTI-1 image, `HEADER_BYTES` long; its voxels follow it, little-endian, x fastest.
 
     Args:
         shape: (depth, height, width), each at most `MOST_SIDE`.
-        affine: as `placement` gives it; None numbers voxels without placing them.
+        affine: as `placement` gives it, or `UNPLACED`.
         voxels: what each of them is.
     """
     depth, height, width = shape
-    placed = np.eye(4) if affine is None else affine
     low, high = voxels.shown_range
     return b"".join(
         (
             struct.pack("<i36x", 348),
             struct.pack("<8h", 3, width, height, depth, 1, 1, 1, 1),
             struct.pack("<3f4h", 0, 0, 0, voxels.intent, voxels.code, voxels.bits, 0),
-            struct.pack("<8f", 1, *spacing_of(placed), 0, 0, 0, 0),
+            struct.pack("<8f", 1, *spacing_of(affine), 0, 0, 0, 0),
             struct.pack("<3f", HEADER_BYTES, 1, 0),
             struct.pack("<hBB", 0, 0, _MILLIMETRES),
             struct.pack("<4f2i", high, low, 0, 0, 0, 0),
             struct.pack("<80s24s", b"For research, not for clinical use", b""),
             # No quaternion: it could not hold a sheared grid, and two placements could contradict each other.
-            struct.pack("<2h6f", 0, 0 if affine is None else _SCANNER, 0, 0, 0, 0, 0, 0),
-            struct.pack("<12f", *placed[:3].ravel()),
+            struct.pack("<2h6f", 0, _SCANNER, 0, 0, 0, 0, 0, 0),
+            struct.pack("<12f", *affine[:3].ravel()),
             struct.pack("<16s4s4x", b"", b"n+1\0"),
         )
     )

@@ -1,8 +1,8 @@
 // Places in the patient, in words.
 
-/** The index (i, j, k) of the voxel of `grid` at `mm` (RAS); null outside. A grid without a place counts voxels. */
+/** The index (i, j, k) of the voxel of `grid` at `mm` (RAS); null outside. */
 export function indexAt(grid, mm) {
-    const index = (grid.affine ? solve(grid.affine, mm) : mm).map(Math.round)
+    const index = solve(grid.affine, mm).map(Math.round)
     return index.every((value, axis) => value >= 0 && value < grid.shape[axis]) ? index : null
 }
 

@@ -148,10 +148,9 @@ export async function labels(memory, grid, colors) {
 }
 
 function checked(image, grid) {
-    const identity = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]
     const dims = image.hdr.dims.slice(1, 4)
     if (
-        difference(image.hdr.affine, grid.affine ?? identity) > SAME_PLACE_MM ||
+        difference(image.hdr.affine, grid.affine) > SAME_PLACE_MM ||
         grid.shape.some((side, axis) => side !== dims[axis])
     ) {
         throw new Fault('The viewer does not place this volume where the server says it is, so it is not shown.')

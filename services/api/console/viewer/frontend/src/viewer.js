@@ -111,9 +111,9 @@ class Page {
     #show() {
         const { grid } = this
         // Of two grids that nothing places in one patient, neither is drawn on the other.
-        const above = this.grids.filter((one) => one.overlay && (one === grid || (one.affine && grid.affine)))
+        const above = this.grids.filter((one) => one.overlay && (one === grid || (one.placed && grid.placed)))
         // Lest the letters tell an orientation that nobody knows.
-        this.scene.nv.opts.isOrientationTextVisible = grid.affine !== null
+        this.scene.nv.opts.isOrientationTextVisible = grid.placed
         this.scene.show(grid.image, above.map((one) => one.overlay))
         this.#window(grid.window, false)
     }
@@ -188,8 +188,8 @@ class Page {
 
     #list() {
         const rows = this.structures.map((structure) => {
-            const { spacing } = this.grids.find((grid) => grid.number === structure.grid)
-            const millilitres = spacing && (structure.voxels * spacing[0] * spacing[1] * spacing[2]) / 1000
+            const { spacing, placed } = this.grids.find((grid) => grid.number === structure.grid)
+            const millilitres = placed && (structure.voxels * spacing[0] * spacing[1] * spacing[2]) / 1000
             return structureRow(structure, millilitres, (shown) => {
                 structure.shown = shown
                 this.#draw()
@@ -202,11 +202,11 @@ class Page {
     #moved(mm) {
         const { grid } = this
         const index = indexAt(grid, mm)
-        const words = [grid.affine ? inWords(mm) : null, index && `voxel ${index.join(', ')}`]
+        const words = [grid.placed ? inWords(mm) : null, index && `voxel ${index.join(', ')}`]
         if (index && grid.data && grid.image) words.push(`value ${grid.image.img[positionOf(grid, index)]}`)
         const here = []
         for (const one of this.grids) {
-            if (!one.overlay || (one !== grid && !(one.affine && grid.affine))) continue
+            if (!one.overlay || (one !== grid && !(one.placed && grid.placed))) continue
             const at = indexAt(one, mm)
             const loaded = at ? one.labels.at(positionOf(one, at)).filter((number) => one.structures[number].loaded) : []
             here.push(...loaded.map((number) => one.structures[number].name))
