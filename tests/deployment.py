@@ -120,13 +120,13 @@ class Deployment:
         name: str = "api",
         *arguments: str,
         environment: Mapping[str, str] | None = None,
+        application: str = "services.api.app:create_app_from_environment",
         until_ready: bool = True,
     ) -> Self:
-        """Start an API process; `arguments` go to uvicorn."""
+        """Start an API process, or another `application`'s; `arguments` go to uvicorn."""
         port = self.ports.setdefault(name, self.port if name == "api" else free_port())
-        application = ("uvicorn", "--factory", "services.api.app:create_app_from_environment")
         options = ("--host", "127.0.0.1", "--port", str(port), "--no-access-log", "--no-proxy-headers", *arguments)
-        self._start(name, Command((*application, *options), environment or {}))
+        self._start(name, Command(("uvicorn", "--factory", application, *options), environment or {}))
         if until_ready:
             wait_for(lambda: self.ready(name), f"the API; its log is {self.log_of(name)}")
         return self

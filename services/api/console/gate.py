@@ -55,7 +55,7 @@ class Gate:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in security_headers(nonce).items():
-                    headers[name] = value
+                    headers.setdefault(name, value)  # the viewer has stricter ones of its own
                 if static and message["status"] == 200:
                     headers["Cache-Control"] = f"private, max-age={STATIC_SECONDS}"
             await send(message)
