@@ -20,16 +20,37 @@ $(STAMP): pyproject.toml requirements/torch.txt requirements/locked.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
+VIEWER := services/api/console/viewer
+VIEWER_SOURCES := $(wildcard $(VIEWER)/frontend/*.json $(VIEWER)/frontend/*.mjs $(VIEWER)/frontend/*/*)
+BUILD_ASSETS := $(BIN)/python services/api/console/build_assets.py
+
 .PHONY: install
-install: $(STAMP) ## make .venv with the segint command
+install: $(STAMP) ## make .venv with the segint command, and the scan viewer where npm's registry can be reached
+	@test $(VIEWER)/static/viewer.js -nt $(VIEWER)/frontend/package-lock.json || $(BUILD_ASSETS) --optional
 	@echo "$(BIN)/segint is installed"
+
+$(VIEWER)/static/viewer.js: $(STAMP) $(VIEWER_SOURCES)
+	$(BUILD_ASSETS)
+
+.PHONY: console-assets
+console-assets: $(VIEWER)/static/viewer.js ## build the scan viewer's script from npm packages; it becomes part of the wheel
+
+.PHONY: browser
+browser: ## install Debian's Chromium for the browser tests, where this is root and it is missing
+	@if command -v chromium >/dev/null; then echo "chromium is there"; \
+	elif [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+		echo "no chromium, and no way to install it from here: browser tests will be skipped" >&2; \
+	else \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium \
+			>/dev/null; } || echo "chromium could not be installed: browser tests will be skipped" >&2; \
+	fi
 
 .PHONY: demo
 demo: $(STAMP) ## segment a synthetic head CT (or SCAN=path) from end to end; pictures land in ./demo-output
 	$(BIN)/segint demo --out demo-output $(if $(SCAN),--scan "$(SCAN)")
 
 .PHONY: test
-test: $(STAMP) ## run every test, in two processes, each with its own PostgreSQL and Redis
+test: install browser ## run every test, in two processes with a PostgreSQL and a Redis each, and in a browser where there is one
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 
 .PHONY: chaos
@@ -37,7 +58,7 @@ chaos: $(STAMP) ## break everything around a busy deployment, in the order of SE
 	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(if $(OUT),--out "$(OUT)")
 
 .PHONY: coverage
-coverage: $(STAMP) ## run every test and report what they reach, processes included
+coverage: install browser ## run every test and report what they reach, processes included
 	rm -f .coverage .coverage.*
 	$(BIN)/python -m coverage run -m pytest
 	$(BIN)/python -m coverage combine --quiet
@@ -77,6 +98,14 @@ bench-load: $(STAMP) ## load a deployment with 32 clients for two minutes on two
 bench-engine: $(STAMP) ## time the engine around a U-Net on 512x512x200 voxels (a quarter of an hour on a CPU); prints JSON
 	$(BIN)/python -m benchmarks.engine
 
+.PHONY: bench-viewer
+bench-viewer: install ## time the scan viewer on 512x512x200 voxels and 14 structures in a browser; prints JSON
+	$(BIN)/python -m benchmarks.viewer
+
+.PHONY: screenshots
+screenshots: install browser ## take the pictures in docs/images anew
+	$(BIN)/python -m tests.console.screenshots
+
 .PHONY: lock
 lock: $(STAMP) ## refresh requirements/locked.txt from pyproject.toml
 	$(BIN)/pip-compile --quiet --upgrade --all-extras --strip-extras --unsafe-package torch --unsafe-package segint \
@@ -85,4 +114,5 @@ lock: $(STAMP) ## refresh requirements/locked.txt from pyproject.toml
 
 .PHONY: clean
 clean: ## remove what the other targets made, .venv included
+	rm -rf $(VIEWER)/static $(VIEWER)/frontend/node_modules
 	rm -rf $(VENV) demo-output .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -18,6 +18,7 @@ import numpy as np
 from sqlalchemy import select
 
 from services.client.local import children
+from services.core.db import tokens
 from services.core.db.session import Database
 from services.core.db.tables import SegmentationJobRow
 from services.core.model_library import ModelLibrary
@@ -99,6 +100,8 @@ class Deployment:
     """Of the API processes, by name. A process that is started again keeps its port."""
     commands: dict[str, Command] = field(default_factory=dict)
     """Of every process that was ever started, by name."""
+    token: str | None = None
+    """What it presents as a client."""
 
     @property
     def url(self) -> str:
@@ -117,13 +120,13 @@ class Deployment:
         name: str = "api",
         *arguments: str,
         environment: Mapping[str, str] | None = None,
+        application: str = "services.api.app:create_app_from_environment",
         until_ready: bool = True,
     ) -> Self:
-        """Start an API process; `arguments` go to uvicorn."""
+        """Start an API process, or another `application`'s; `arguments` go to uvicorn."""
         port = self.ports.setdefault(name, self.port if name == "api" else free_port())
-        application = ("uvicorn", "--factory", "services.api.app:create_app_from_environment")
-        options = ("--host", "127.0.0.1", "--port", str(port), "--no-access-log", *arguments)
-        self._start(name, Command((*application, *options), environment or {}))
+        options = ("--host", "127.0.0.1", "--port", str(port), "--no-access-log", "--no-proxy-headers", *arguments)
+        self._start(name, Command(("uvicorn", "--factory", application, *options), environment or {}))
         if until_ready:
             wait_for(lambda: self.ready(name), f"the API; its log is {self.log_of(name)}")
         return self
@@ -177,6 +180,8 @@ class Deployment:
             "SEGINT_REDIS_NAMESPACE": self.settings.redis_namespace,
             "SEGINT_VOLUME_DIR": str(self.settings.volume_dir),
             "SEGINT_JANITOR_INTERVAL_SECONDS": "0.2",
+            "SEGINT_AUTH": "required",
+            "SEGINT_TRUSTED_NETWORKS": "127.0.0.1",
             "SEGINT_MIN_FREE_BYTES": "0",  # the disk that tests run on may be nearly full
         }
 
@@ -232,14 +237,34 @@ class Deployment:
         finally:
             database.close()
 
+    def new_token(self, name: str, *scopes: str, **options: Any) -> str:
+        """The secret of a new token."""
+        database = self.database()
+        try:
+            _, secret = database.run(
+                lambda session: tokens.create_token(session, name=name, scopes=scopes, actor="command", **options)
+            )
+            return secret
+        finally:
+            database.close()
+
     # As a client
+
+    def with_token(self, secret: str | None) -> Self:
+        """The same deployment, as seen by whoever presents that token."""
+        return replace(self, token=secret)
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        return {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
 
     def post(self, path: str, body: bytes = b"", **headers: str) -> httpx.Response:
         headers = {"Content-Type": PROTOBUF, "Accept": PROTOBUF} | {k.replace("_", "-"): v for k, v in headers.items()}
+        headers = self.credentials | headers
         return httpx.post(f"{self.url}{path}", content=body, headers=headers, timeout=30)
 
     def get(self, path: str, accept: str = PROTOBUF, **options: Any) -> httpx.Response:
-        return httpx.get(f"{self.url}{path}", headers={"Accept": accept}, timeout=30, **options)
+        return httpx.get(f"{self.url}{path}", headers={"Accept": accept} | self.credentials, timeout=30, **options)
 
     def submit(self, body: bytes | None = None, model: str = SAMPLE_MODEL) -> UUID:
         response = self.post(f"/api/v2/Model/{quote(model, safe='')}/segmentation", body or request_body())

@@ -13,8 +13,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from services.api.auth import Authenticator
+from services.api.callers import ANY, CALLER, READING, REPORTING, SEGMENTING, Scopes
 from services.api.capacity import Capacity
 from services.api.catalogue import Catalogue
+from services.api.console.console import close_console, make_console, mount_console
 from services.api.doorbell import Ringer
 from services.api.error_responses import HANDLERS
 from services.api.feedback import Feedback
@@ -69,26 +71,31 @@ def create_app(settings: Settings) -> Starlette:
     ringer = Ringer(doorbell)
     janitor = Janitor(settings, database, blobs, mount, doorbell)
     metrics = Metrics()
-    authenticator = Authenticator([token.get_secret_value() for token in settings.api_tokens])
+    authenticator = Authenticator(settings, database)
 
     status = Status(settings)
     catalogue = Catalogue(database)
     capacity = Capacity(settings, database, blobs, mount)
-    segmentations = Segmentations(
-        settings, database, blobs, ringer, capacity, Results(settings, database, blobs, mount)
-    )
-    jobs = Jobs(settings, database)
+    results = Results(settings, database, blobs, mount)
+    segmentations = Segmentations(settings, database, blobs, ringer, capacity, results)
+    jobs = Jobs(settings, database, authenticator)
     feedback = Feedback(database, settings)
     health = Health(database, blobs, mount, doorbell)
+    console = make_console(settings, database, blobs, mount, ringer, results)
 
-    def route(path: str, **endpoints: Endpoint) -> list[Route]:
-        """Both spellings of a path, with and without the trailing slash, answer directly; one endpoint per method."""
+    def route(path: str, scopes: Scopes | None = None, **endpoints: Endpoint) -> list[Route]:
+        """Both spellings of a path, with and without the trailing slash, answer directly; one endpoint per method.
+
+        A caller needs one of the scopes; without any named, the route is open to everybody.
+        """
 
         label = path.replace(":model_id", "")
 
         async def guarded(request: Request) -> Response:
             request.scope["segint.route"] = label
-            authenticator.check(request)
+            if scopes is not None:
+                caller = request.scope[CALLER] = await authenticator.caller(request)
+                caller.require(scopes if request.method != "DELETE" else SEGMENTING)
             method = "GET" if request.method == "HEAD" else request.method
             return await endpoints[method](request)
 
@@ -99,17 +106,17 @@ def create_app(settings: Settings) -> Starlette:
     job = "/api/segint/v1/jobs/{id}"
     routes = [
         *route("/ping", GET=status.ping),
-        *route("/api/ping", GET=status.ping),
-        *route("/api/v2/Credits", GET=status.credits),
-        *route("/api/v2/VendorStatus", GET=status.vendor_status),
-        *route("/api/v2/Model", GET=catalogue.models),
-        *route(segmentation, POST=segmentations.submit),
-        *route(segmentation + "/{id}/result", GET=segmentations.result),
-        *route(segmentation + "/{id}", GET=segmentations.progress, DELETE=segmentations.cancel),
-        *route("/api/v2/Feedback/segmentation", POST=feedback.feedback),
-        *route("/api/v2/Telemetry/segmentation", POST=feedback.telemetry),
-        *route(job, GET=jobs.status),
-        *route(job + "/events", GET=jobs.stream),
+        *route("/api/ping", ANY, GET=status.ping),
+        *route("/api/v2/Credits", ANY, GET=status.credits),
+        *route("/api/v2/VendorStatus", ANY, GET=status.vendor_status),
+        *route("/api/v2/Model", READING, GET=catalogue.models),
+        *route(segmentation, SEGMENTING, POST=segmentations.submit),
+        *route(segmentation + "/{id}/result", READING, GET=segmentations.result),
+        *route(segmentation + "/{id}", READING, GET=segmentations.progress, DELETE=segmentations.cancel),
+        *route("/api/v2/Feedback/segmentation", REPORTING, POST=feedback.feedback),
+        *route("/api/v2/Telemetry/segmentation", REPORTING, POST=feedback.telemetry),
+        *route(job, READING, GET=jobs.status),
+        *route(job + "/events", READING, GET=jobs.stream),
         *route("/healthz", GET=health.alive),
         *route("/readyz", GET=health.ready),
         *route("/metrics", GET=MetricsRoute(metrics, database).show),
@@ -129,6 +136,7 @@ def create_app(settings: Settings) -> Starlette:
             for task in tasks:
                 with suppress(asyncio.CancelledError):
                     await task
+            close_console(console)
             await database.close()
             doorbell.close()
 
@@ -139,5 +147,6 @@ def create_app(settings: Settings) -> Starlette:
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
+    mount_console(app, console)
     app.state.settings = settings
     return app

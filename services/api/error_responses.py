@@ -25,10 +25,18 @@ STATUS_OF: dict[type[errors.SegIntError], int] = {
     errors.ResultNotReady: 400,
     errors.SegmentationFinished: 400,
     errors.SegmentationUnsuccessful: 400,
+    errors.CatalogueConflict: 409,
+    errors.InvalidModel: 400,
+    errors.RuntimeUnavailable: 400,
     errors.NotAuthenticated: 401,
+    errors.LoginRefused: 401,
+    errors.NotPermitted: 403,
+    errors.InvalidAccount: 400,
+    errors.InvalidToken: 400,
     errors.UploadStalled: 408,
     errors.BodyTooLarge: 413,
     errors.UnsupportedContent: 415,
+    errors.LoginThrottled: 429,
     errors.StorageFull: 507,
     errors.Unavailable: 503,
     errors.SegIntError: 500,
@@ -46,7 +54,7 @@ async def _own_error(request: Request, error: Exception) -> Response:
         raise error
     status = status_of(error)
     headers = {}
-    if isinstance(error, errors.Unavailable):
+    if isinstance(error, errors.Unavailable | errors.LoginThrottled):
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, errors.NotAuthenticated):
         headers["WWW-Authenticate"] = "Bearer"

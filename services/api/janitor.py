@@ -16,7 +16,7 @@ from anyio import to_thread
 from services.api.mount import Mount
 from services.api.orphans import Orphans
 from services.core.blobs import Blobs
-from services.core.db import attempts, janitor_rounds, jobs, locks, retention
+from services.core.db import attempts, janitor_rounds, jobs, locks, model_checks, retention
 from services.core.db.session import AsyncDatabase, Session
 from services.core.errors import Unavailable
 from services.core.queue import Doorbell, DoorbellUnavailable
@@ -115,7 +115,7 @@ class Janitor:
         if janitor_rounds.note_round(session, lease_seconds=settings.lease_seconds):
             lost = attempts.reap_expired_leases(session, lease_seconds=settings.lease_seconds, policy=policy)
             held_up = attempts.held_up_leases(session, lease_seconds=settings.lease_seconds)
-        return Round(lost=lost, held_up=held_up, ready=jobs.count_ready(session))
+        return Round(lost=lost, held_up=held_up, ready=jobs.count_ready(session) + model_checks.count_waiting(session))
 
     def _tell_held_up(self, held_up: list[attempts.HeldUpLease]) -> None:
         """Each once, when it is found."""

@@ -11,12 +11,14 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from services.api.auth import Authenticator
+from services.api.callers import Caller, caller_of
 from services.api.identifiers import segmentation_id
 from services.core.db import jobs as job_rows
 from services.core.db import waiting
 from services.core.db.session import AsyncDatabase, Session
-from services.core.errors import DatabaseUnavailable, SegmentationUnknown, TooManyStreams
-from services.core.jobs import UNFINISHED, JobErrorCode, JobState, JobStatus
+from services.core.errors import DatabaseUnavailable, NotAuthenticated, SegmentationUnknown, TooManyStreams
+from services.core.jobs import UNFINISHED, JobErrorCode, JobState, JobStatus, RanWith
 from services.core.settings import Settings
 from services.core.wire.segmentations import progress_of
 
@@ -32,30 +34,33 @@ SEND_LIMIT_SECONDS = 30.0
 class Jobs:
     """The routes of the status page."""
 
-    def __init__(self, settings: Settings, database: AsyncDatabase) -> None:
+    def __init__(self, settings: Settings, database: AsyncDatabase, authenticator: Authenticator) -> None:
         self._database = database
+        self._authenticator = authenticator
         self._attempt_limit = settings.attempt_limit
         self._streams = 0
 
     async def status(self, request: Request) -> Response:
         """GET /api/segint/v1/jobs/{id}: the job with its surroundings, expired ones included."""
-        return JSONResponse(await self._document(segmentation_id(request)), headers={"Cache-Control": "no-store"})
+        document = await self._document(segmentation_id(request), caller_of(request))
+        return JSONResponse(document, headers={"Cache-Control": "no-store"})
 
     async def stream(self, request: Request) -> Response:
         """GET /api/segint/v1/jobs/{id}/events: the same as server-sent events, one whenever it changes, until its end.
 
-        While the database is away nothing is sent but keep-alive comments; the stream goes on once it is back.
+        While the database is away nothing is sent but keep-alive comments; the stream goes on once it is back. It ends
+        when its token is revoked or expires.
         """
         if self._streams >= MOST_STREAMS:
             raise TooManyStreams(f"{MOST_STREAMS} event streams are open already; poll the job instead.")
-        first = await self._document(segmentation_id(request))
+        first = await self._document(segmentation_id(request), caller_of(request))
         return EventSourceResponse(
-            self._changes(segmentation_id(request), first),
+            self._changes(request, first),
             headers={"Cache-Control": "no-store"},
             send_timeout=SEND_LIMIT_SECONDS,
         )
 
-    async def _changes(self, job_id: UUID, document: dict[str, Any]) -> AsyncIterator[ServerSentEvent]:
+    async def _changes(self, request: Request, document: dict[str, Any]) -> AsyncIterator[ServerSentEvent]:
         self._streams += 1
         try:
             sent = None
@@ -67,15 +72,18 @@ class Jobs:
                     return
                 await asyncio.sleep(STREAM_POLL_SECONDS)
                 try:
-                    document = await self._document(job_id)
+                    caller = await self._authenticator.caller(request)
+                    document = await self._document(segmentation_id(request), caller)
                 except DatabaseUnavailable:
                     continue
+                except NotAuthenticated:
+                    return
         finally:
             self._streams -= 1
 
-    async def _document(self, job_id: UUID) -> dict[str, Any]:
+    async def _document(self, job_id: UUID, caller: Caller) -> dict[str, Any]:
         status = await self._database.read(_status, job_id)
-        if status is None:
+        if status is None or not caller.sees(status.job):
             raise SegmentationUnknown(f"There is no segmentation {job_id}; use the identifier that the server gave.")
         return document_of(status, self._attempt_limit)
 
@@ -108,6 +116,8 @@ def document_of(status: JobStatus, attempt_limit: int) -> dict[str, Any]:
         "expires_at": _time(job.expires_at),
         "error": {"code": job.error_code.name, "text": job.error_text} if failed else None,
         "remarks": job.remarks,
+        "submitted_by": job.submitted_by,
+        "ran_with": None if status.ran_with is None else _ran_with(status.ran_with),
         "stage_seconds": dict(job.stage_seconds),
         "input": {"bytes": job.input_bytes, "sha256": job.input_sha256},
         "result": None if job.result_bytes is None else {"bytes": job.result_bytes, "sha256": job.result_sha256},
@@ -121,6 +131,16 @@ def document_of(status: JobStatus, attempt_limit: int) -> dict[str, Any]:
             }
             for event in status.events
         ],
+    }
+
+
+def _ran_with(ran_with: RanWith) -> dict[str, Any]:
+    return {
+        "runtime": ran_with.runtime,
+        "model_sha256": ran_with.model_sha256,
+        "module_sha256": ran_with.module_sha256,
+        "options": dict(ran_with.options),
+        "software_version": ran_with.software_version,
     }
 
 

@@ -49,7 +49,7 @@ class Results:
             SegmentationUnsuccessful: it has no result, or a damaged one; then it counts as failed from now on.
             StorageAway: the volume is not there, or another one.
         """
-        path = await self._whole_file(job)
+        path = await self.whole_file(job)
         encoding = wanted_encoding(request)
         media_type = label(request, encoding)
         headers = {"Cache-Control": "private, no-cache", "Vary": "Accept"}
@@ -67,7 +67,8 @@ class Results:
         _drop_unusable_range(request)
         return FileResponse(path, media_type=media_type, headers=headers)
 
-    async def _whole_file(self, job: Job) -> Path:
+    async def whole_file(self, job: Job) -> Path:
+        """Where the result of `job` is, after a look at every byte of it. Raises as `respond` does."""
         if job.state in UNFINISHED:
             raise ResultNotReady(
                 f"The segmentation {job.id} is {job.state} ({progress_of(job).percent} %); poll its progress until 100."

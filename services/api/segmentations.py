@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.api.admission import check_for_model, check_volumes
+from services.api.callers import Caller, caller_of
 from services.api.capacity import Capacity
 from services.api.doorbell import Ringer
 from services.api.identifiers import segmentation_id
@@ -83,7 +84,7 @@ class Segmentations:
                 entry = await self._runnable_entry(request.path_params["model"])
                 remarks = check_for_model(model_input, entry, self._settings.constraint_policy)
                 await to_thread.run_sync(pending.commit)
-                job = await self._accept(job_id, pending, model_input, entry, priority, remarks)
+                job = await self._accept(job_id, pending, model_input, entry, priority, remarks, caller_of(request))
         self._ringer.ask()
         logger.info("segmentation accepted", extra={"job": str(job.id), "model": job.model_id})
         task = SegmentationTask(job.id, job.created_at)
@@ -101,7 +102,10 @@ class Segmentations:
         """
         found = await self._job(request)
         job = await self._database.run(
-            cancellation.request_cancel, found.id, retention_hours=self._settings.result_retention_hours
+            cancellation.request_cancel,
+            found.id,
+            retention_hours=self._settings.result_retention_hours,
+            actor=caller_of(request).actor,
         )
         if job is None or job.state in (JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED):
             state = JobState.EXPIRED if job is None else job.state
@@ -122,6 +126,7 @@ class Segmentations:
         entry: CatalogueEntry,
         priority: Priority,
         remarks: str,
+        caller: Caller,
     ) -> Job:
         job = NewJob(
             id=job_id,
@@ -133,6 +138,8 @@ class Segmentations:
             priority=priority,
             remarks=remarks,
             input_sha256=pending.sha256,
+            submitted_by=caller.actor,
+            token_id=caller.token_id,
         )
         try:
             return await self._database.run(job_rows.accept, job)
@@ -161,7 +168,7 @@ class Segmentations:
     async def _job(self, request: Request) -> Job:
         job_id, model_id = segmentation_id(request), request.path_params["model"]
         job = await self._database.read(job_rows.find, job_id)
-        if job is None or job.model_id != model_id:
+        if job is None or job.model_id != model_id or not caller_of(request).sees(job):
             raise SegmentationUnknown(
                 f"The model «{model_id}» has no segmentation {job_id}; use the identifiers of the request it came from."
             )

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from services.client.audit import audit
 from services.client.cancel import cancel
 from services.client.demo import demo
 from services.client.job import job
@@ -13,6 +14,8 @@ from services.client.local.commands import down, status, up
 from services.client.models import models
 from services.client.segment import segment
 from services.client.terminal import RESEARCH_USE
+from services.client.token import token
+from services.client.user import user
 
 app = typer.Typer(
     name="segint",
@@ -48,6 +51,9 @@ app.command()(segment)
 app.command()(job)
 app.command()(cancel)
 app.add_typer(models)
+app.add_typer(user)
+app.add_typer(token)
+app.add_typer(audit)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """What a server tells of a job, as it comes over the wire: JSON."""
 
+from typing import Any
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
@@ -38,6 +39,16 @@ class JobEvent(_Document):
     details: str = ""
 
 
+class RanWith(_Document):
+    """What ran its last attempt. Digests are SHA-256, hexadecimal."""
+
+    runtime: str
+    model_sha256: str | None = None
+    module_sha256: str | None = None
+    options: dict[str, Any] = {}
+    software_version: str = ""
+
+
 class JobPage(_Document):
     """A job and its surroundings. States and kinds are text: a newer server may know more of them."""
 
@@ -59,6 +70,8 @@ class JobPage(_Document):
     expires_at: AwareDatetime | None = None
     error: JobFault | None = None
     remarks: str = ""
+    submitted_by: str = ""
+    ran_with: RanWith | None = None
     stage_seconds: dict[str, float] = {}
     input: JobFile | None = None
     result: JobFile | None = None

@@ -8,7 +8,7 @@ from rich.filesize import decimal
 from rich.text import Text
 
 from services.client.columns import columns
-from services.client.job_page import JobPage
+from services.client.job_page import JobPage, RanWith
 from services.client.outlook import about, place
 from services.client.terminal import printable
 from services.core.jobs import JobState
@@ -22,6 +22,8 @@ STYLES = {
 }
 LABEL_WIDTH = 12
 LAST_COLUMN = "why"
+DIGEST_WIDTH = 12
+"""Enough to compare by eye; JSON has all of it."""
 LEAST_WRAP_WIDTH = 30
 """In a narrower column words would stand one below the other."""
 STAGES = ("queued", "decode", "wait", "load", "model", "encode")
@@ -75,6 +77,8 @@ def local_time(at: datetime) -> str:
 def _facts(page: JobPage) -> Iterator[tuple[str, str]]:
     yield "model", page.model
     yield "priority", page.priority
+    if page.submitted_by:
+        yield "from", page.submitted_by
     if page.attempt:
         worker = f" on {page.worker}" if page.worker else ""
         yield "attempt", f"{page.attempt} of {page.attempt_limit}{worker}"
@@ -82,6 +86,8 @@ def _facts(page: JobPage) -> Iterator[tuple[str, str]]:
         yield "request", decimal(page.input.bytes)
     if page.result is not None:
         yield "result", decimal(page.result.bytes)
+    if page.ran_with is not None:
+        yield "ran with", _ran_with(page.ran_with)
     if page.expires_at is not None:
         yield "kept until", local_time(page.expires_at)
     if page.stage_seconds:
@@ -91,6 +97,12 @@ def _facts(page: JobPage) -> Iterator[tuple[str, str]]:
         yield "remarks", page.remarks
     if page.error is not None:
         yield "error", f"{page.error.text or 'none was given'} ({page.error.code})"
+
+
+def _ran_with(ran: RanWith) -> str:
+    digests = (("model", ran.model_sha256), ("module", ran.module_sha256))
+    files = "".join(f", {name} {digest[:DIGEST_WIDTH]}" for name, digest in digests if digest)
+    return f"{ran.runtime}{files}, SegInt {ran.software_version}"
 
 
 def _wrapped(words: str, indent: int, width: int | None) -> str:

@@ -8,12 +8,13 @@ import hashlib
 import mmap
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
 
 from services.core.catalogue import StoredFile
 from services.core.errors import StorageAway
-from services.core.pending_file import PARTIAL_SUFFIX, PendingFile
+from services.core.pending_file import PARTIAL_SUFFIX, PendingFile, volume_faults_as_ours
 
 MODELS, FAMILIES, INPUTS, RESULTS = "models", "modelfamily", "segmentation", "results"
 FOLDERS = (MODELS, FAMILIES, INPUTS, RESULTS)
@@ -39,6 +40,14 @@ def mapped(path: Path) -> memoryview:
         if os.fstat(file.fileno()).st_size == 0:  # mmap refuses to map nothing
             return memoryview(b"")
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Room on a filesystem."""
+
+    free_bytes: int
+    total_bytes: int
 
 
 class Blobs:
@@ -114,17 +123,48 @@ class Blobs:
         Raises:
             StorageAway: the volume is not there.
         """
+        room = self.room()
+        return None if room is None else room.free_bytes
+
+    def room(self) -> Room | None:
+        """How large the volume is, and what of it this process may still fill; None where it does not say.
+
+        Raises:
+            StorageAway: the volume is not there.
+        """
         try:
             status = os.statvfs(self.root / INPUTS)
         except OSError as error:
             raise _away(self.root, error) from error
-        return status.f_bavail * status.f_frsize if status.f_blocks else None
+        if not status.f_blocks:
+            return None
+        return Room(status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize)
 
     # Inputs and results
 
     def new_input(self, job_id: UUID) -> PendingFile:
         """The upload of a job, to be written."""
         return PendingFile(self.root / INPUTS / f"{job_id}.pb")
+
+    def same_input(self, name: str, job_id: UUID) -> str:
+        """The input `name` once more, as that of another job; each is deleted by itself. Gives its name.
+
+        Raises:
+            FileNotFoundError: it is not on the volume any more.
+            StorageFull, StorageAway: it cannot be written.
+        """
+        source, target = self.input_path(name), self.root / INPUTS / f"{job_id}.pb"
+        try:
+            with volume_faults_as_ours():
+                os.link(source, target)  # the bytes are never changed, so two names may share them
+        except FileNotFoundError:
+            raise
+        except OSError:  # a filesystem without hard links
+            with source.open("rb") as file, PendingFile(target) as pending:
+                while piece := file.read(COPY_BYTES):
+                    pending.write(piece)
+                pending.commit()
+        return target.name
 
     def new_result(self, job_id: UUID, token: UUID) -> PendingFile:
         """The result of one attempt. The token keeps a fenced worker's file apart from the winner's."""
@@ -192,6 +232,10 @@ class Blobs:
             # A file's name is bytes, which need not be text that can be kept.
             label = os.fsencode(source.name).decode(errors="replace")
             return StoredFile(pending.target.name, pending.sha256, pending.size_bytes, label)
+
+    def new_model_file(self) -> PendingFile:
+        """A model or module file that is being uploaded, to be written."""
+        return PendingFile(self.root / MODELS / uuid4().hex)
 
     def model_path(self, name: str) -> Path:
         """Where the model file of that name is."""

@@ -90,6 +90,43 @@ class NotAuthenticated(SegIntError):
     summary = "Credentials required"
 
 
+class NotPermitted(SegIntError):
+    """Credentials that are right, and not enough for what was asked."""
+
+    summary = "Not permitted"
+
+
+# --- Faults of accounts and tokens ---------------------------------------------------------------------------
+
+
+class InvalidAccount(SegIntError):
+    """An account's name, roles or password that cannot be taken, or an account that is not there."""
+
+    summary = "Invalid account"
+
+
+class InvalidToken(SegIntError):
+    """An API token's name, scopes or expiry that cannot be taken, or a token that is not there."""
+
+    summary = "Invalid token"
+
+
+class LoginRefused(SegIntError):
+    """No such account, a wrong password, or a disabled account: which of them is not told."""
+
+    summary = "Login refused"
+
+
+class LoginThrottled(SegIntError):
+    """Too many failures by this account or from this address; the password was not even looked at."""
+
+    summary = "Too many login attempts"
+
+    def __init__(self, details: str, retry_after_seconds: int) -> None:
+        super().__init__(details)
+        self.retry_after_seconds = retry_after_seconds
+
+
 # --- Faults of the catalogue ---------------------------------------------------------------------------------
 
 
@@ -144,6 +181,12 @@ class TooManyStreams(Unavailable):
     """The limit of open event streams is reached."""
 
     summary = "Too many event streams"
+
+
+class TooManyLogins(Unavailable):
+    """As many passwords are checked and wait to be as may."""
+
+    summary = "Too many logins at once"
 
 
 class StorageAway(Unavailable):

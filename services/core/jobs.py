@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
+from typing import Any
 from uuid import UUID
 
 
@@ -78,6 +79,10 @@ class NewJob:
     """What was noticed at the door, such as constraints of the family that the volumes do not meet."""
     input_sha256: str = ""
     """Of the request body, hexadecimal."""
+    submitted_by: str = ""
+    """In the audit's words: `token:NAME`, `network:ADDRESS`."""
+    token_id: int | None = None
+    """The token whose job it is; None: submitted without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,10 @@ class Job:
     """Hexadecimal; None for jobs from before digests were kept. So is the result's."""
     result_bytes: int | None = None
     result_sha256: str | None = None
+    submitted_by: str = ""
+    """In the audit's words; empty for jobs from before it was kept."""
+    token_id: int | None = None
+    """The token whose job it is; None: submitted without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +170,19 @@ class JobEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class RanWith:
+    """What ran the last attempt of a job, as it was then. Digests are SHA-256, hexadecimal."""
+
+    runtime: str
+    model_sha256: str | None
+    """None for a runtime that needs no file; so is the module's."""
+    module_sha256: str | None
+    options: Mapping[str, Any]
+    software_version: str
+    """The worker's."""
+
+
+@dataclass(frozen=True, slots=True)
 class JobStatus:
     """A job with its surroundings, as a person who waits for it wants to know."""
 
@@ -171,3 +193,4 @@ class JobStatus:
     """1 is claimed next; None unless it is queued."""
     remaining_seconds: float | None
     """Estimate from the history of the models involved; None where there is none, and once it is finished."""
+    ran_with: RanWith | None = None

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from services.core.audit import COMMAND, Details
 from services.core.blobs import Blobs
 from services.core.catalogue import Attachment, CatalogueEntry, ModelFamily, RuntimeName, StoredFile
 from services.core.checked_options import model_options
+from services.core.db import audit, volume_identity
 from services.core.db import catalogue as rows
-from services.core.db import volume_identity
 from services.core.db.locks import lock_name
 from services.core.db.session import Database, Session
 from services.core.errors import InvalidModel, ModelUnavailable, RuntimeUnavailable
@@ -41,7 +42,9 @@ Check = Callable[[ModelSpec], None]
 class ModelLibrary:
     """Administration of the catalogue. A context manager: it holds connections."""
 
-    def __init__(self, *, database_url: str, volume_dir: Path) -> None:
+    def __init__(self, *, database_url: str, volume_dir: Path, actor: str = COMMAND) -> None:
+        """`actor` is who changes it, in the audit's words."""
+        self._actor = actor
         self._database = Database(database_url)
         self._blobs = Blobs(volume_dir)
 
@@ -49,6 +52,10 @@ class ModelLibrary:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connections back."""
         self._database.close()
 
     def import_family(self, message: bytes) -> ImportReport:
@@ -67,7 +74,7 @@ class ModelLibrary:
 
     def _import(self, family: ModelFamily) -> ImportReport:
         self._require_volume()
-        created = self._database.run(rows.store_family, family)
+        created = self._database.run(self._store_family, family)
         self.publish(family.canonical_name)
         named = tuple(version.model_id for version in family.versions)
         stored = self.family(family.canonical_name)
@@ -121,7 +128,7 @@ class ModelLibrary:
             )
             if check is not None:
                 check(model_spec(version, attachment, self._blobs.model_path))
-            self._database.run(rows.attach, model_id, attachment)
+            self._database.run(self._attach, model_id, attachment)
         except BaseException:
             for file_on_volume in stored:
                 self._blobs.delete_model_file(file_on_volume.name)
@@ -138,7 +145,7 @@ class ModelLibrary:
         Raises:
             ModelUnavailable: there is no such version.
         """
-        self._database.run(rows.set_enabled, model_id, enabled)
+        self._database.run(self._set_enabled, model_id, enabled)
         entry = self.entry(model_id)
         self.publish(entry.family_name)
         return entry
@@ -190,6 +197,25 @@ class ModelLibrary:
             identity = self._database.run(volume_identity.settle_identity, self._blobs.mark)
         self._blobs.require(identity)
 
+    def _store_family(self, session: Session, family: ModelFamily) -> bool:
+        created = rows.store_family(session, family)
+        versions = json.dumps([version.model_id for version in family.versions], ensure_ascii=False)
+        action = "family.created" if created else "family.updated"
+        self._record(session, action, f"family:{family.canonical_name}", {"versions": versions})
+        return created
+
+    def _attach(self, session: Session, model_id: str, attachment: Attachment) -> None:
+        rows.attach(session, model_id, attachment)
+        self._record(session, "model.attached", f"model:{model_id}", _audited(attachment))
+
+    def _set_enabled(self, session: Session, model_id: str, enabled: bool) -> None:
+        rows.set_enabled(session, model_id, enabled)
+        self._record(session, "model.enabled" if enabled else "model.disabled", f"model:{model_id}", {})
+
+    def _record(self, session: Session, action: str, subject: str, details: Details) -> None:
+        session.flush()  # what could fail or wait goes before the entry, which others wait for
+        audit.record(session, actor=self._actor, action=action, subject=subject, details=details)
+
     def _publish(self, session: Session, family_name: str) -> None:
         # Two administrators at once: whoever writes the file last must have read the catalogue last.
         lock_name(session, family_name)
@@ -207,6 +233,23 @@ class ModelLibrary:
             raise InvalidModel(f"{source} cannot be read: {error.strerror or error}.") from error
         stored.append(file)
         return file
+
+
+def _audited(attachment: Attachment) -> Details:
+    """What runs a version, with the digests of its files."""
+    details: dict[str, str | int] = {"runtime": attachment.runtime}
+    for name, file in (("file", attachment.artifact), ("module", attachment.module)):
+        if file is not None:
+            details |= {name: file.uploaded_name, f"{name}_sha256": file.sha256, f"{name}_bytes": file.size_bytes}
+    if attachment.class_name is not None:
+        details["class"] = attachment.class_name
+    if attachment.allow_pickle:
+        details["allow_pickle"] = "true"
+    if attachment.options:
+        details["options"] = json.dumps(dict(attachment.options), sort_keys=True)
+    if attachment.time_limit_seconds is not None:
+        details["time_limit_seconds"] = attachment.time_limit_seconds
+    return details
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

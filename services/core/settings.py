@@ -13,9 +13,12 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from services.core.errors import InvalidSettings
 from services.core.jobs import KeepInputs
+from services.core.networks import networks
 
 MIB = 1024**2
 GIB = 1024**3
+
+LEAST_SECRET_CHARACTERS = 32
 
 
 class ConstraintPolicy(StrEnum):
@@ -24,6 +27,15 @@ class ConstraintPolicy(StrEnum):
     IGNORE = "ignore"
     RECORD = "record"
     REJECT = "reject"
+
+
+class AuthPolicy(StrEnum):
+    """Who may use the API without a token."""
+
+    REQUIRED = "required"
+    """Those in the trusted networks."""
+    OPEN = "open"
+    """Everybody."""
 
 
 class Settings(BaseSettings):
@@ -50,11 +62,6 @@ class Settings(BaseSettings):
     one_shot_results: bool = Field(
         False, description="Delete a result once it has been sent whole, as SegInt-R did, instead of at its expiry."
     )
-    api_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (),
-        description="Comma-separated tokens; when there are any, every route but /ping, /healthz, /readyz and "
-        "/metrics asks for one of them (Bearer, or the password of HTTP Basic).",
-    )
     language_code: str = Field("en-US", description="RFC 5646 tag in Credits and VendorStatus.")
     country_code: str = Field("US", description="ClientCountryCode in VendorStatus.")
     service_location: str = Field("US", description="The one entry of AvailableSegmentationServiceLocations.")
@@ -66,6 +73,22 @@ class Settings(BaseSettings):
     total_credits: float = Field(100_000, description="Credits that clients are told they have.")
     credits_message: str = Field(
         "Credits do not apply on a local research server.", description="Shown with the credits."
+    )
+
+    # Who may use the API
+    auth: AuthPolicy = Field(
+        AuthPolicy.REQUIRED,
+        description="required: a token (`segint token create`), or an address in SEGINT_TRUSTED_NETWORKS; open: "
+        "anybody, for demonstrations only. /ping, /healthz, /readyz and /metrics are open always.",
+    )
+    trusted_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated networks (192.0.2.0/24, 2001:db8::/32, unix for Unix sockets) whose machines need "
+        "no token, as Velocity's workstations: not known to send one. `segint up` trusts its own machine.",
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated networks of proxies, or unix. Only their X-Forwarded-For is believed.",
     )
 
     # Limits
@@ -174,16 +197,46 @@ class Settings(BaseSettings):
         "0: none. Two workers on one machine need two.",
     )
 
+    # The console
+    session_secret: SecretStr | None = Field(
+        None,
+        description="Signs the sessions of the console at /admin: at least 32 random characters, the same for all API "
+        "processes, such as the output of `openssl rand -hex 32`. Without it there is no console; `segint up` makes "
+        "its own and keeps it in the data folder.",
+    )
+    session_idle_minutes: float = Field(
+        30, gt=0, allow_inf_nan=False, description="How long a session of the console lasts without being used."
+    )
+    session_hours: float = Field(
+        12, gt=0, allow_inf_nan=False, description="How long a session of the console lasts in all."
+    )
+    max_model_file_bytes: int = Field(8 * GIB, gt=0, description="Largest model file or module that the console takes.")
+
     # Logs
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="DEBUG, INFO, WARNING or ERROR."
     )
 
-    @field_validator("api_tokens", "pinned_models", "preload_models", mode="before")
+    @field_validator("session_secret")
+    @classmethod
+    def _secret_cannot_be_guessed(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is None or not secret.get_secret_value():
+            return None
+        if len(secret.get_secret_value()) < LEAST_SECRET_CHARACTERS:
+            raise ValueError(f"a secret of at least {LEAST_SECRET_CHARACTERS} characters is needed")
+        return secret
+
+    @field_validator("pinned_models", "preload_models", "trusted_networks", "trusted_proxies", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("trusted_networks", "trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        networks(value)
         return value
 
     @model_validator(mode="after")

@@ -3,11 +3,11 @@
 import logging
 import threading
 from functools import partial
+from importlib.metadata import version
 
 from services.core.blobs import Blobs
 from services.core.catalogue import CatalogueEntry
-from services.core.db import catalogue as catalogue_rows
-from services.core.db import claims
+from services.core.db import claims, provenance
 from services.core.db.session import Database
 from services.core.errors import (
     AttemptLost,
@@ -35,6 +35,8 @@ from services.worker.running_job import RunningJob, Stage
 from services.worker.verdicts import OUTAGE_PAUSE_SECONDS, Verdicts
 
 logger = logging.getLogger(__name__)
+
+SOFTWARE_VERSION = version("segint")
 
 BUSY_POLL_SECONDS = 0.25
 """How often a worker that has a job looks for another one. Idle workers are rung for."""
@@ -79,6 +81,11 @@ class JobRunner:
     def start(self) -> None:
         """Begin to load the models that are to be warm before the first job. Returns at once."""
         self._preload.start()
+
+    @property
+    def draining(self) -> bool:
+        """Whether it was told to stop, and begins nothing any more."""
+        return self._draining.is_set()
 
     def run_until_idle(self) -> bool:
         """Claim a job and run it, and others beside and after it, until there is none left; False if there was none.
@@ -227,7 +234,9 @@ class JobRunner:
 
     def _segment(self, job: RunningJob) -> tuple[bytes, dict[str, float]]:
         claim = job.claim
-        entry = self._verdicts.through_outage(lambda: self._database.run(catalogue_rows.find_entry, claim.model_id))
+        entry = self._verdicts.through_outage(
+            lambda: self._database.run(provenance.entry_to_run, claim, software_version=SOFTWARE_VERSION)
+        )
         if entry is None or entry.attachment is None or not entry.runnable:
             raise JobError(f"The model «{claim.model_id}» was disabled or removed after the volume was accepted.")
         run = pipeline.Run(

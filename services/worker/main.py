@@ -22,6 +22,7 @@ from services.worker.hosts import ModelHosts
 from services.worker.job_runner import JobRunner
 from services.worker.memory import MemoryUse
 from services.worker.metrics import WorkerMetrics
+from services.worker.model_checks import ModelChecks
 
 ANSWERS_PER_LEASE = 3
 """A heartbeat that the database leaves unanswered must end early enough for another one to save the lease."""
@@ -38,7 +39,7 @@ def create_broker() -> RedisBroker:
     runner = make_runner(settings, metrics)
     client = connect(settings.redis_url, socket_timeout_seconds=WORKER_SOCKET_TIMEOUT_SECONDS)
     broker = make_broker(client, settings.redis_namespace, [Life(runner, metrics, settings.worker_metrics_port)])
-    declare_actor(broker, runner)
+    declare_actor(broker, runner, make_checks(settings))
     dramatiq.set_broker(broker)
     return broker
 
@@ -69,6 +70,13 @@ def make_runner(settings: Settings, metrics: WorkerMetrics) -> JobRunner:
         worker=f"{socket.gethostname()}:{os.getpid()}",
         metrics=metrics,
     )
+
+
+def make_checks(settings: Settings) -> ModelChecks:
+    """What tries models for the console, with its own connections."""
+    limit_seconds = float(max(settings.model_load_limit_seconds, settings.model_time_limit_seconds))
+    worker = f"{socket.gethostname()}:{os.getpid()}"
+    return ModelChecks(Database(settings.database_url, pool_size=1), Blobs(settings.volume_dir), worker, limit_seconds)
 
 
 def scratch_root() -> Path:

@@ -67,7 +67,7 @@ def test_a_segmentation_of_another_model_is_not_cancelled(waiting: Deployment) -
 
 
 def test_without_a_token_nothing_is_cancelled(new_deployment: MakeDeployment) -> None:
-    guarded = new_deployment(api_tokens="secret").import_sample().start_api()
+    guarded = new_deployment(trusted_networks="").import_sample().start_api()
     assert cancel(guarded, uuid4()).status_code == 401
 
 

@@ -1,6 +1,5 @@
-"""What the API answers when what it needs is away, full, busy, or asks for credentials."""
+"""What the API answers when what it needs is away, full or busy."""
 
-import base64
 import resource
 import socket
 from collections.abc import Callable, Iterator
@@ -19,58 +18,6 @@ from tests.conftest import MakeDeployment
 from tests.deployment import PROTOBUF, Deployment, request_body, small_volume, wait_for
 
 SUBMIT = "/api/v2/Model/Centered%20Orange%20Square/segmentation"
-
-
-# --- Credentials ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def guarded(new_deployment: MakeDeployment) -> Deployment:
-    return new_deployment(api_tokens="first-token, s3cond:token, schlüssel").import_sample().start_api()
-
-
-def basic(password: str) -> str:
-    return "Basic " + base64.b64encode(f"anyone:{password}".encode()).decode()
-
-
-@pytest.mark.parametrize(
-    "authorization",
-    [
-        "",
-        "Bearer",
-        "Bearer wrong",
-        basic("wrong"),
-        "Basic ???",
-        "Digest x",
-        "first-token",
-        "Basic \u00e4\u00f6",
-        "Bearer \u00fc",
-    ],
-)
-@pytest.mark.parametrize("path", ["/api/ping", "/api/v2/Model/", SUBMIT, "/api/v2/Feedback/segmentation"])
-def test_without_credentials_it_is_401(guarded: Deployment, path: str, authorization: str) -> None:
-    method = "POST" if "segmentation" in path else "GET"
-    headers = {"Accept": PROTOBUF, "Content-Type": PROTOBUF}
-    if authorization:
-        headers["Authorization"] = authorization
-    as_bytes = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
-    response = httpx.request(method, guarded.url + path, headers=as_bytes)
-    assert response.status_code == 401
-    assert response.headers["www-authenticate"] == "Bearer"
-    assert "token" in decode_refusal(response.content).details
-
-
-@pytest.mark.parametrize(
-    "authorization", ["Bearer first-token", "bearer s3cond:token", basic("s3cond:token"), basic("schlüssel")]
-)
-def test_any_of_the_tokens_opens(guarded: Deployment, authorization: str) -> None:
-    response = httpx.get(guarded.url + "/api/v2/Credits", headers={"Authorization": authorization})
-    assert response.status_code == 200
-
-
-def test_probes_are_open(guarded: Deployment) -> None:
-    for path in ("/ping", "/ping/", "/healthz", "/readyz", "/metrics"):
-        assert httpx.get(guarded.url + path).status_code == 200
 
 
 # --- Too many uploads ----------------------------------------------------------------------------------------

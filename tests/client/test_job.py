@@ -237,10 +237,11 @@ def test_refusals_are_one_line(waiting: Deployment, new_deployment: MakeDeployme
 
 
 def test_a_token_opens_what_asks_for_it(new_deployment: MakeDeployment) -> None:
-    guarded = new_deployment(api_tokens="secret").import_sample().start_api()
+    guarded = new_deployment(trusted_networks="").import_sample().start_api()
+    secret = guarded.new_token("workstation", "segment")
     assert "Credentials required" in one_line(segint("job", uuid4(), deployment=guarded))
-    assert "Segmentation not found" in one_line(segint("job", uuid4(), "--token", "secret", deployment=guarded))
-    assert "Segmentation not found" in one_line(segint("cancel", uuid4(), deployment=guarded, SEGINT_TOKEN="secret"))
+    assert "Segmentation not found" in one_line(segint("job", uuid4(), "--token", secret, deployment=guarded))
+    assert "Segmentation not found" in one_line(segint("cancel", uuid4(), deployment=guarded, SEGINT_TOKEN=secret))
 
 
 @pytest.mark.parametrize("command", [("job",), ("job", "--follow"), ("cancel",)])

@@ -27,6 +27,12 @@ COMMANDS = [
     ["models", "import"],
     ["models", "attach"],
     ["models", "export"],
+    ["user", "create"],
+    ["user", "list"],
+    ["token", "create"],
+    ["token", "revoke"],
+    ["audit", "verify"],
+    ["audit", "list"],
 ]
 
 

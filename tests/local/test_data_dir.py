@@ -149,6 +149,17 @@ def test_a_data_directory_of_somebody_else_is_said_to_be_one(tmp_path: Path, mon
         DataDir(tmp_path).exists()
 
 
+def test_the_session_secret_is_made_once_and_the_owners_alone(tmp_path: Path) -> None:
+    first = DataDir(tmp_path)
+    secret = first.session_secret()
+    assert len(secret) == 64
+    assert DataDir(tmp_path).session_secret() == secret
+    assert (tmp_path / "session-secret").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "session-secret").write_bytes(b"\xff")
+    with pytest.raises(DataDirUnusable, match="logs in again"):
+        first.session_secret()
+
+
 def test_addresses() -> None:
     assert url_of("127.0.0.1", 80) == "http://127.0.0.1:80"
     assert url_of("0.0.0.0", 80) == "http://127.0.0.1:80"

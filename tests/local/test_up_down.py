@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,6 +74,21 @@ def test_payloads_and_secrets_are_open_to_their_owner_only(up: Path) -> None:
     folders = ("volume", "logs", "redis", "scratch")
     modes = {name: stat.S_IMODE((up / name).stat().st_mode) for name in (*folders, "state.json")}
     assert modes == {**dict.fromkeys(folders, 0o700), "state.json": 0o600}
+
+
+def test_up_says_where_the_console_is_and_how_the_first_account_is_made(up: Path) -> None:
+    # Given what `segint up` says
+    said = run_segint("up", "--data-dir", up)
+    url = status(up)["url"]
+    assert f"console: {url}/admin/" in said.err
+    assert "segint user create NAME --role admin --data-dir" in " ".join(said.err.split())
+    # When that page is opened, it asks who is there
+    with urllib.request.urlopen(f"{url}/admin/", timeout=10) as answer:
+        assert answer.url.startswith(f"{url}/admin/login")
+        assert b"SegInt console" in answer.read()
+    # And nothing that others may read holds the secret of its sessions
+    secret = (up / "session-secret").read_text(encoding="ascii")
+    assert secret not in (up / "state.json").read_text(encoding="utf-8")
 
 
 def test_the_worker_keeps_its_temporary_files_in_the_data_directory(up: Path) -> None:
@@ -160,6 +176,44 @@ def test_down_after_the_supervisor_was_killed_ends_what_is_still_there(new_data_
 
     assert (said.code, "Stopped" in said.err) == (0, True)
     assert processes_of(data_dir) == []
+
+
+def addresses_of_this_machine() -> list[str]:
+    """Those of IPv4 by which others reach it; where there is no network, none."""
+    every = (address for found in psutil.net_if_addrs().values() for address in found)
+    return [found.address for found in every if found.family is socket.AF_INET and found.address[:4] != "127."]
+
+
+def test_opened_to_others_it_asks_them_for_a_token_and_this_machine_for_none(
+    new_data_dir: Callable[[str], Path],
+) -> None:
+    # Given a deployment that listens on every address
+    data_dir = new_data_dir("opened")
+    said = run_segint("up", "--detach", "--host", "0.0.0.0", "--port", 0, "--data-dir", data_dir)
+    assert said.code == 0, said.err
+    url = said.out.strip()
+    made = run_segint("token", "create", "other", "--scope", "read", "--data-dir", data_dir)
+    # Then a program on it needs no token, unless a proxy that nobody named stands between
+    assert asked(url) == 200
+    assert asked(url, X_Forwarded_For="127.0.0.1") == 401
+    # and whoever comes by another address does
+    for address in addresses_of_this_machine():
+        there = url.replace("127.0.0.1", address)
+        assert asked(there) == 401
+        assert asked(there, X_Forwarded_For="127.0.0.1") == 401
+        assert asked(there, Authorization=f"Bearer {made.out.strip()}") == 200
+    assert run_segint("down", "--data-dir", data_dir).code == 0
+
+
+def asked(url: str, **headers: str) -> int:
+    """The status of an answer for which one must be let in."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/api/ping", headers=named), timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
 
 
 def test_a_taken_port_is_named_before_anything_starts(new_data_dir: Callable[[str], Path]) -> None:

@@ -172,7 +172,7 @@ def test_a_model_sees_no_credentials(
     pool: ModelHosts, faulty: ModelSpec, scratch_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a worker with credentials in its environment
-    for name in ("SEGINT_DATABASE_URL", "SEGINT_API_TOKENS", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "REDIS_URL"):
+    for name in ("SEGINT_DATABASE_URL", "SEGINT_SESSION_SECRET", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "REDIS_URL"):
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("NVIDIA_VISIBLE_DEVICES", "none")

@@ -1,5 +1,6 @@
 """`segint up`, `segint status`, `segint down`. Thin: what they need is imported when they run."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
@@ -44,10 +45,13 @@ def up(
         talk().print(line, markup=False)
 
     def answer(url: str, started: bool) -> None:
+        console = f"{url}/admin/"
         if as_json:
-            print_json({"url": url, "started": started, "data_dir": str(chosen.root)})
-        else:
-            print_text(url)
+            print_json({"url": url, "console": console, "started": started, "data_dir": str(chosen.root)})
+            return
+        print_text(url)
+        where = "" if chosen.is_default else f" --data-dir {shlex.quote(str(chosen.root))}"
+        say(f"console: {console} — make its first account with `segint user create NAME --role admin{where}`")
 
     with faults_as_one_line(as_json):
         chosen = chosen_data_dir(data_dir)

@@ -3,7 +3,9 @@
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +15,7 @@ from services.client.local.faults import DataDirUnusable
 from services.client.local.identity import MARK, Identity
 
 DEFAULT_FOLDER = Path("~/.local/share/segint")
+SECRET_BYTES = 32
 
 
 class Phase(StrEnum):
@@ -91,6 +94,7 @@ class DataDir:
         self.volume = self.root / "volume"
         self.scratch = self.root / "scratch"
         """What models write while they run."""
+        self._session_secret = self.root / "session-secret"
         self._lock = self.root / "lock"
         self._state = self.root / "state.json"
 
@@ -108,6 +112,28 @@ class DataDir:
         except OSError as error:
             raise DataDirUnusable(
                 f"{self.root} cannot be used ({error.strerror}); choose another with --data-dir."
+            ) from error
+
+    @property
+    def is_default(self) -> bool:
+        """Whether commands find it without being told."""
+        return self.root == chosen_data_dir(None).root
+
+    def session_secret(self) -> str:
+        """What signs the console's sessions here: made once, and readable by the owner only.
+
+        Raises:
+            DataDirUnusable: it can neither be read nor written.
+        """
+        try:
+            with suppress(FileExistsError):
+                descriptor = os.open(self._session_secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+                    stream.write(secrets.token_hex(SECRET_BYTES))
+            return self._session_secret.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataDirUnusable(
+                f"{self._session_secret} cannot be used ({error}); remove it, and whoever is logged in logs in again."
             ) from error
 
     def log(self, name: str) -> Path:

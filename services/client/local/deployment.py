@@ -17,10 +17,13 @@ from services.client.local.redis import LocalRedis
 from services.client.local.settings import FIELDS, settings_from
 from services.client.local.supervisor import Service
 
+SESSION_SECRET = "SEGINT_SESSION_SECRET"  # noqa: S105 # a variable's name
 API_DRAIN_SECONDS = 30
 """How long open requests may take to end once the API was told to stop."""
 STOP_MARGIN_SECONDS = 10
 """Added to each drain before a process is killed."""
+OWN_MACHINE = {"SEGINT_TRUSTED_NETWORKS": "127.0.0.0/8,::1"}
+"""Who is on this machine needs no token, unless its environment says otherwise."""
 PROBE_TIMEOUT_SECONDS = 3.0
 
 
@@ -82,14 +85,16 @@ def plan(data_dir: DataDir, host: str, port: int) -> Deployment:
     drain_seconds = settings_from(places).drain_seconds
     for server in own:
         server.prepare()
-    environment = {**python_environment(), **places, MARK: str(data_dir.root)}
+    environment = {**OWN_MACHINE, **python_environment(), **places, MARK: str(data_dir.root)}
+    # For the API alone, and in no file that others read.
+    console = {} if environment.get(SESSION_SECRET) else {SESSION_SECRET: data_dir.session_secret()}
     return Deployment(
         url=url,
         environment=places,
         stages=[
             servers,
             [_prepare(data_dir, prepare_arguments, environment)],
-            [_api(data_dir, host, port, environment), _worker(data_dir, drain_seconds, environment)],
+            [_api(data_dir, host, port, {**environment, **console}), _worker(data_dir, drain_seconds, environment)],
         ],
         external=external,
         own_servers=own,
@@ -146,7 +151,7 @@ def _api(data_dir: DataDir, host: str, port: int, environment: Mapping[str, str]
         argv=[
             *(sys.executable, "-m", "uvicorn"),
             *("--factory", "services.api.app:create_app_from_environment"),
-            *("--host", host, "--port", str(port), "--no-access-log"),
+            *("--host", host, "--port", str(port), "--no-access-log", "--no-proxy-headers"),
             *("--timeout-graceful-shutdown", str(API_DRAIN_SECONDS)),
         ],
         log=data_dir.log("api"),

@@ -9,7 +9,8 @@ from sqlalchemy import ColumnElement, and_, func, select, text
 from sqlalchemy.orm import Session
 
 from services.core.db import job_events
-from services.core.db.claims import held_by, seconds, storable
+from services.core.db.claims import held_by, seconds
+from services.core.db.storable_text import storable
 from services.core.db.tables import SegmentationJobRow as Row
 from services.core.jobs import FINISHED, Claim, JobErrorCode, JobEventKind, JobState
 

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, and_, func, literal, select, true, update
 from sqlalchemy.orm import Session
 
 from services.core.db import job_events
+from services.core.db.storable_text import storable
 from services.core.db.tables import SegmentationJobRow as Row
 from services.core.jobs import COMPLETE_PERCENT, Claim, JobErrorCode, JobEventKind, JobState, Priority
 
@@ -197,11 +198,6 @@ def held_by(claim: Claim) -> ColumnElement[bool]:
 def seconds(count: float) -> ColumnElement[timedelta]:
     """An interval."""
     return func.make_interval(0, 0, 0, 0, 0, 0, literal(float(count)))
-
-
-def storable(words: str) -> str:
-    """Text from a model or a traceback, without what PostgreSQL cannot keep."""
-    return words.encode(errors="replace").decode().replace("\x00", "\ufffd")
 
 
 def _settle(

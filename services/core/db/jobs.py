@@ -22,6 +22,8 @@ def accept(session: Session, job: NewJob) -> Job:
         voxel_count=job.voxel_count,
         client_version=job.client_version,
         remarks=job.remarks,
+        submitted_by=job.submitted_by,
+        token_id=job.token_id,
     )
     session.add(row)
     session.flush()
@@ -88,4 +90,6 @@ def as_job(row: Row) -> Job:
         input_sha256=row.input_sha256,
         result_bytes=row.result_bytes,
         result_sha256=row.result_sha256,
+        submitted_by=row.submitted_by,
+        token_id=row.token_id,
     )

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    DDL,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     MetaData,
     SmallInteger,
     Text,
+    event,
     false,
     func,
     text,
@@ -48,6 +50,7 @@ class Base(DeclarativeBase):
         datetime: DateTime(timezone=True),
         float: Double,
         dict[str, Any]: JSONB,
+        list[str]: ARRAY(Text),
         list[int]: ARRAY(Integer),
         list[float]: ARRAY(Double),
     }
@@ -251,6 +254,16 @@ class SegmentationJobRow(Base):
     """From the last claim to success; what estimates are made from."""
     finished_at: Mapped[datetime | None] = mapped_column()
     expires_at: Mapped[datetime | None] = mapped_column()
+    submitted_by: Mapped[str] = mapped_column(server_default="")
+    """In the audit's words: `token:NAME`, `network:ADDRESS`; empty for jobs from before it was kept."""
+    token_id: Mapped[int | None] = mapped_column(ForeignKey("api_token.id"))
+    """Whose job it is: a name may be given to another token later. NULL: submitted without a token."""
+    runtime: Mapped[str | None] = mapped_column(deferred=True)
+    """What the last attempt ran, as it was then; so are the next four. Nobody who polls needs them."""
+    model_sha256: Mapped[str | None] = mapped_column(deferred=True)
+    module_sha256: Mapped[str | None] = mapped_column(deferred=True)
+    model_options: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
+    software_version: Mapped[str | None] = mapped_column(deferred=True)
 
 
 class JobEventRow(Base):
@@ -333,3 +346,124 @@ class TelemetryRow(Base):
     client_error: Mapped[int] = mapped_column(Integer)
     client_error_information: Mapped[str] = mapped_column(server_default="")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+# --- Who may do what, and who did ----------------------------------------------------------------------------
+
+
+class AccountRow(Base):
+    __tablename__ = "account"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    password_hash: Mapped[str] = mapped_column()
+    """argon2id, with its parameters and salt."""
+    roles: Mapped[list[str]] = mapped_column()
+    enabled: Mapped[bool] = mapped_column(Boolean, server_default=true())
+    session_epoch: Mapped[int] = mapped_column(Integer, server_default="1")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    password_changed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_login_at: Mapped[datetime | None] = mapped_column()
+
+
+class LoginFailureRow(Base):
+    """Failures to log in of one account or from one address, until they are forgotten."""
+
+    __tablename__ = "login_failure"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    failures: Mapped[int] = mapped_column(Integer)
+    blocked_until: Mapped[datetime | None] = mapped_column()
+    forget_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class ApiTokenRow(Base):
+    """Never deleted: jobs refer to it, revoked or not."""
+
+    __tablename__ = "api_token"
+    __table_args__ = (Index("ix_api_token_name", "name", unique=True, postgresql_where="revoked_at IS NULL"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    name: Mapped[str] = mapped_column()
+    sha256: Mapped[str] = mapped_column(unique=True)
+    scopes: Mapped[list[str]] = mapped_column()
+    all_jobs: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None] = mapped_column()
+    last_used_at: Mapped[datetime | None] = mapped_column()
+    revoked_at: Mapped[datetime | None] = mapped_column()
+
+
+class AuditEntryRow(Base):
+    """Only ever appended to, which triggers see to. See `services.core.audit`."""
+
+    __tablename__ = "audit_entry"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column()
+    actor: Mapped[str] = mapped_column()
+    action: Mapped[str] = mapped_column()
+    subject: Mapped[str] = mapped_column(server_default="")
+    details: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    previous_hash: Mapped[str] = mapped_column()
+    hash: Mapped[str] = mapped_column()
+
+
+APPEND_ONLY = (
+    """
+    CREATE FUNCTION refuse_change_of_audit() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION 'the audit is append-only: % is refused', TG_OP USING ERRCODE = 'insufficient_privilege';
+    END $$
+    """,
+    """
+    CREATE TRIGGER audit_entry_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_entry
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_of_audit()
+    """,
+)
+"""What the migration does too; whoever owns the table could still take the triggers away."""
+
+for _statement in APPEND_ONLY:
+    event.listen(AuditEntryRow.__table__, "after_create", DDL(_statement.replace("%", "%%")))  # type: ignore[no-untyped-call] # SQLAlchemy's own
+
+
+# --- The console ---------------------------------------------------------------------------------------------
+
+
+class ConsoleSessionRow(Base):
+    """Somebody who is logged in to the console."""
+
+    __tablename__ = "console_session"
+
+    id_sha256: Mapped[str] = mapped_column(primary_key=True)
+    """Of the identifier, which only the browser has: who reads this table cannot take a session over."""
+    account_id: Mapped[int] = mapped_column(ForeignKey("account.id", ondelete="CASCADE"), index=True)
+    session_epoch: Mapped[int] = mapped_column(Integer)
+    """The account's when it began."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_used_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ModelCheckRow(Base):
+    """A dry run of what is attached to a model version, for the first worker that is idle."""
+
+    __tablename__ = "model_check"
+    __table_args__ = (
+        CheckConstraint("state IN ('queued', 'running', 'passed', 'failed')", name="state"),
+        Index("ix_model_check_open", "id", postgresql_where="state IN ('queued', 'running')"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    model_id: Mapped[str] = mapped_column(
+        ForeignKey("model_version.model_id", onupdate="CASCADE", ondelete="CASCADE"), index=True
+    )
+    fingerprint: Mapped[str] = mapped_column()
+    """Of the attachment that is tried: what is attached later needs another dry run."""
+    state: Mapped[str] = mapped_column(server_default="queued")
+    attempt: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    worker: Mapped[str | None] = mapped_column()
+    lease_expires_at: Mapped[datetime | None] = mapped_column()
+    report: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    error_text: Mapped[str] = mapped_column(server_default="")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None] = mapped_column()

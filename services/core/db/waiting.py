@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Text, and_, func, or_, select, true
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import Session
 
-from services.core.db import job_events
+from services.core.db import job_events, provenance
 from services.core.db.tables import SegmentationJobRow as Row
 from services.core.jobs import UNFINISHED, Job, JobState, JobStatus
 
@@ -34,7 +34,7 @@ def status_of(session: Session, job: Job) -> JobStatus:
         elapsed = (now - job.claimed_at).total_seconds() if job.claimed_at and position is None else 0.0
         workers = len({row.worker for row in running})
         remaining = estimate_seconds(typical, job.model_id, elapsed, before, started if position else [], workers)
-    return JobStatus(job, job_events.of_job(session, job.id), position, remaining)
+    return JobStatus(job, job_events.of_job(session, job.id), position, remaining, provenance.of_job(session, job.id))
 
 
 def typical_run_seconds(session: Session, model_ids: set[str]) -> dict[str, float]:

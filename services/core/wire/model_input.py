@@ -1,18 +1,18 @@
 """ModelInput: read without holding the voxels, and written.
 
 A request is tens of megabytes of compressed voxels around a few hundred bytes of message. `decode_model_input`
-walks the encoded message (https://protobuf.dev/programming-guides/encoding/), notes where each channel's
-`Data` lies, and gives only the rest to the parser. The voxels stay where they are: in the mapped file.
+notes where each channel's `Data` lies, and gives only the rest to the parser. The voxels stay where they are: in the
+mapped file.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from services.core.errors import InvalidModelInput, MalformedMessage
 from services.core.volumes import Geometry, Shape, Vector, Volume
 from services.core.wire._pb import Model_pb2 as pb
 from services.core.wire._pb import Primitives3D_pb2 as primitives
 from services.core.wire.fields import parse, text, vector_to
+from services.core.wire.voxel_spans import Layout, Span, without_voxels
 from services.core.wire.voxels import VOLUME_LEVEL, deflate
 
 MOST_CHANNELS = 64
@@ -25,21 +25,14 @@ MOST_FIELDS = 100_000
 INT16 = primitives.VolumeData3D.LittleEndianSignedInt16
 GZIP = primitives.VolumeData3D.Gzip
 
-_PATH_TO_DATA = (2, 2, 2, 4)
-"""Field numbers: ModelInput.Channels, .CalibratedVolume, .Volume, .Data."""
-
-_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
-
-_VALUE_BYTES, _KEY_BYTES = 10, 5
-"""Longest encodings that the parser takes of a value of 64 bits, and of a key or a length of 32."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Where bytes lie in a buffer."""
-
-    start: int
-    length: int
+_LAYOUT = Layout(
+    message="ModelInput",
+    called="request",
+    path_to_data=(2, 2, 2, 4),  # Channels, CalibratedVolume, Volume, Data
+    most_channels=MOST_CHANNELS,
+    most_description_bytes=MOST_DESCRIPTION_BYTES,
+    most_fields=MOST_FIELDS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +75,7 @@ def decode_model_input(buffer: memoryview) -> ModelInput:
         MalformedMessage: it does not parse.
         InvalidModelInput: more channels or more description than any request has.
     """
-    walk = _Walk(buffer)
-    description, spans = walk.strip()
+    description, spans = without_voxels(buffer, _LAYOUT)
     message = parse(pb.ModelInput, description)
     return ModelInput(
         client_version=text(message.ClientInformation.SoftwareVersion, "SoftwareVersion"),
@@ -151,108 +143,3 @@ def _geometry(transform: primitives.Transform3D) -> Geometry:
         z_axis=vector(transform.ZAxisDirection, default.z_axis),
         spacing=vector(transform.VoxelScalingInMM, default.spacing),
     )
-
-
-@dataclass(slots=True)
-class _Walk:
-    """One pass over an encoded ModelInput that copies everything but the voxel data."""
-
-    buffer: memoryview
-    fields: int = 0
-    description_bytes: int = 0
-    spans: list[Span] = field(default_factory=list)
-
-    def strip(self) -> tuple[bytes, list[Span]]:
-        """The message without its `Data` fields, and one span per channel, in order."""
-        description = bytearray()
-        for number, wire_type, key_at, value_at, end in self._fields(0, len(self.buffer)):
-            if number == _PATH_TO_DATA[0] and wire_type == _LENGTH_DELIMITED:
-                if len(self.spans) == MOST_CHANNELS:
-                    raise InvalidModelInput(
-                        f"The request has more than {MOST_CHANNELS} channels; send one volume for each of the model's."
-                    )
-                channel, span = self._without_data(value_at, end, 1)
-                self.spans.append(span or Span(value_at, 0))
-                description += _length_delimited(number, channel)
-            else:
-                description += self._copy(key_at, end)
-        return bytes(description), self.spans
-
-    def _without_data(self, start: int, end: int, level: int) -> tuple[bytes, Span | None]:
-        """The embedded message in [start, end) without its data. Repeated singular fields merge, the last data wins."""
-        kept = bytearray()
-        span = None
-        for number, wire_type, key_at, value_at, value_end in self._fields(start, end):
-            if number != _PATH_TO_DATA[level] or wire_type != _LENGTH_DELIMITED:
-                kept += self._copy(key_at, value_end)
-            elif level == len(_PATH_TO_DATA) - 1:
-                span = Span(value_at, value_end - value_at)
-            else:
-                inner, inner_span = self._without_data(value_at, value_end, level + 1)
-                span = inner_span or span
-                kept += _length_delimited(number, inner)
-        return bytes(kept), span
-
-    def _copy(self, start: int, end: int) -> memoryview:
-        self.description_bytes += end - start
-        if self.description_bytes > MOST_DESCRIPTION_BYTES:
-            raise InvalidModelInput(
-                f"The request carries more than {MOST_DESCRIPTION_BYTES} bytes besides its voxel data; "
-                "send only the fields of ModelInput."
-            )
-        return self.buffer[start:end]
-
-    def _fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
-        """Yield (number, wire type, key position, value position, end) of each field in [start, end)."""
-        position = start
-        while position < end:
-            self.fields += 1
-            if self.fields > MOST_FIELDS:
-                raise InvalidModelInput(
-                    f"The request has more than {MOST_FIELDS} fields; send only those of ModelInput."
-                )
-            key_at = position
-            key, position = self._varint(position, end, _KEY_BYTES)
-            number, wire_type = key >> 3, key & 7
-            value_at = position
-            if wire_type == _VARINT:
-                _, position = self._varint(position, end, _VALUE_BYTES)
-            elif wire_type == _FIXED64:
-                position += 8
-            elif wire_type == _FIXED32:
-                position += 4
-            elif wire_type == _LENGTH_DELIMITED:
-                length, value_at = self._varint(position, end, _KEY_BYTES)
-                position = value_at + length
-            else:
-                raise MalformedMessage(f"The body is not a ModelInput: wire type {wire_type} at byte {key_at}.")
-            if position > end:
-                raise MalformedMessage(
-                    f"The body is cut off: a field at byte {key_at} reaches past the end; send the whole message."
-                )
-            yield number, wire_type, key_at, value_at, position
-
-    def _varint(self, position: int, end: int, most_bytes: int) -> tuple[int, int]:
-        value = 0
-        for shift in range(0, 7 * most_bytes, 7):
-            if position >= end:
-                raise MalformedMessage("The body is cut off in the middle of a field; send the whole message.")
-            byte = self.buffer[position]
-            position += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value, position
-        raise MalformedMessage(f"The body is not a ModelInput: an endless number before byte {position}.")
-
-
-def _length_delimited(number: int, payload: bytes) -> bytes:
-    return _encode_varint(number << 3 | _LENGTH_DELIMITED) + _encode_varint(len(payload)) + payload
-
-
-def _encode_varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

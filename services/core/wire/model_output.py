@@ -12,7 +12,18 @@ from services.core.wire._pb import Model_pb2 as pb
 from services.core.wire._pb import Primitives3D_pb2 as primitives
 from services.core.wire.catalogue import structure_from, structure_to
 from services.core.wire.fields import Encoding, parse, serialize
+from services.core.wire.voxel_spans import Layout, Span, without_voxels
 from services.core.wire.voxels import inflate_into
+
+_LAYOUT = Layout(
+    message="ModelOutput",
+    called="result",
+    path_to_data=(1, 2, 4),  # Channels, Volume, Data
+    # Bounds against a file that is no result at all: far above any model's structures, of names of any length.
+    most_channels=10_000,
+    most_description_bytes=16 << 20,
+    most_fields=1_000_000,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,16 @@ class ModelOutput:
     version: str
     language_code: str
     channels: tuple[OutputChannel, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CompressedMask:
+    """The mask of one structure where it lies in a result, still compressed: bytes of 0 and 1 in C order."""
+
+    structure: Structure
+    shape: Shape
+    """(depth, height, width)."""
+    data: Span
 
 
 def encode_model_output(version: ModelVersion, masks: Sequence[tuple[Shape, bytes]]) -> bytes:
@@ -63,6 +84,25 @@ def encode_model_output(version: ModelVersion, masks: Sequence[tuple[Shape, byte
 def transcode_model_output(data: bytes, encoding: Encoding) -> bytes:
     """A serialized ModelOutput in another encoding."""
     return serialize(parse(pb.ModelOutput, data), encoding)
+
+
+def locate_masks(buffer: memoryview) -> tuple[CompressedMask, ...]:
+    """The masks of the serialized ModelOutput in `buffer`, in order; spans are positions in it.
+
+    Raises:
+        MalformedMessage: it does not parse.
+        InvalidModelInput: more channels or more description than any result has.
+    """
+    description, spans = without_voxels(buffer, _LAYOUT)
+    message = parse(pb.ModelOutput, description)
+    return tuple(
+        CompressedMask(
+            structure_from(channel.Structure),
+            (channel.Volume.Depth, channel.Volume.Height, channel.Volume.Width),
+            span,
+        )
+        for channel, span in zip(message.Channels, spans, strict=True)
+    )
 
 
 def decode_model_output(data: bytes, *, most_voxels: int = 2**31) -> ModelOutput:

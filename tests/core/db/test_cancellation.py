@@ -12,7 +12,7 @@ from tests.core.db.job_rows import POLICY, Jobs
 
 
 def cancel(at_hand: Jobs, job_id: object) -> Job | None:
-    return at_hand.database.run(cancellation.request_cancel, job_id, retention_hours=2)  # type: ignore[arg-type]
+    return at_hand.database.run(cancellation.request_cancel, job_id, retention_hours=2, actor="command")  # type: ignore[arg-type]
 
 
 def test_a_waiting_job_is_cancelled_at_once_and_never_claimed(jobs_at_hand: Jobs) -> None:
@@ -71,7 +71,7 @@ def test_a_claim_passes_over_a_job_that_is_being_cancelled(jobs_at_hand: Jobs) -
     cancelled, may_commit = threading.Event(), threading.Event()
 
     def slowly(session: Session) -> None:
-        cancellation.request_cancel(session, job_id, retention_hours=1)
+        cancellation.request_cancel(session, job_id, retention_hours=1, actor="command")
         cancelled.set()
         may_commit.wait(20)
 
@@ -103,7 +103,7 @@ def test_of_a_cancel_and_a_finish_at_once_the_first_counts(jobs_at_hand: Jobs, f
         )
 
     def ask(session: Session) -> object:
-        return cancellation.request_cancel(session, claim.job_id, retention_hours=1)
+        return cancellation.request_cancel(session, claim.job_id, retention_hours=1, actor="command")
 
     def slowly(session: Session) -> None:
         ask(session) if first == "cancel" else succeed(session)

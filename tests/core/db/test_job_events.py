@@ -40,7 +40,7 @@ def test_each_end_says_why(jobs_at_hand: Jobs) -> None:
     database = jobs_at_hand.database
     failed, cancelled, crashed = (jobs_at_hand.claimed() for _ in range(3))
     database.run(claims.fail, failed, code=JobErrorCode.DECOMPRESSION, reason="not gzip\0", retention_hours=1)
-    database.run(cancellation.request_cancel, cancelled.job_id, retention_hours=1)
+    database.run(cancellation.request_cancel, cancelled.job_id, retention_hours=1, actor="command")
     database.run(claims.cancel_claimed, cancelled, retention_hours=1)
     database.run(attempts.lose_attempt, crashed, reason="it crashed", policy=POLICY)
     ends = {claim.job_id: database.run(job_events.of_job, claim.job_id)[-1] for claim in (failed, cancelled, crashed)}

@@ -30,7 +30,7 @@ STEPS: dict[str, Step] = {
     "expire": lambda at_hand, _: at_hand.database.run(retention.expire),
     "expire now": lambda at_hand, claim: at_hand.database.run(retention.expire_now, claim.job_id),
     "ask to cancel": lambda at_hand, claim: at_hand.database.run(
-        cancellation.request_cancel, claim.job_id, retention_hours=0
+        cancellation.request_cancel, claim.job_id, retention_hours=0, actor="command"
     ),
     "miss the input": lambda at_hand, claim: at_hand.database.run(
         stored_files.fail_without_input, [claim.job_id], retention_hours=0

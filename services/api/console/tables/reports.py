@@ -1,0 +1,88 @@
+"""What clients report: feedback with the comments on each structure, and telemetry. Read only."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette_admin.fields import (
+    BooleanField,
+    ComputedField,
+    DateTimeField,
+    FloatField,
+    IntegerField,
+    StringField,
+    TextAreaField,
+)
+
+from services.api.console.tables.table import Table, named
+from services.core.wire.enumerations import CLIENT_ERRORS, name_of
+
+
+def _structures(_: Request, row: Any) -> str:
+    """One line for each structure that was commented on."""
+    lines = []
+    for comment in row.structure_comments:
+        score = "" if comment.score is None else f" ({comment.score:g})"
+        lines.append(f"{comment.structure_id}{score}: {comment.comments}")
+    return "\n".join(lines)
+
+
+class FeedbackTable(Table):
+    """What users think of results."""
+
+    key = "feedback"
+    display_name = "Feedback"
+    menu_label = "Feedback"
+    fields = [
+        IntegerField("id", "No."),
+        DateTimeField("created_at", "Received"),
+        StringField("segmentation_id", "Segmentation"),
+        BooleanField("accepted", "Accepted"),
+        FloatField("score", "Score"),
+        TextAreaField("comments", "Comments"),
+        ComputedField(
+            "structures", "Comments on structures", getter=_structures, detail_template="fields/detail/textarea.html"
+        ),
+        StringField("client_version", "Client"),
+    ]
+    searchable_fields = ["segmentation_id", "comments", "client_version"]
+    fields_default_sort = [("id", True)]
+
+
+class StructureCommentTable(Table):
+    """What users think of single structures."""
+
+    key = "structure-comment"
+    display_name = "Structure comment"
+    menu_label = "Structure comments"
+    fields = [
+        IntegerField("feedback_id", "Feedback no."),
+        IntegerField("position", "Position"),
+        StringField("structure_id", "Structure"),
+        FloatField("score", "Score"),
+        TextAreaField("comments", "Comments"),
+    ]
+    searchable_fields = ["structure_id", "comments"]
+    fields_default_sort = [("feedback_id", True)]
+
+
+class TelemetryTable(Table):
+    """What clients measured."""
+
+    key = "telemetry"
+    display_name = "Telemetry"
+    menu_label = "Telemetry"
+    fields = [
+        IntegerField("id", "No."),
+        DateTimeField("created_at", "Received"),
+        StringField("segmentation_id", "Segmentation"),
+        StringField("model_id", "Model"),
+        IntegerField("upload_ms", "Upload, ms"),
+        IntegerField("wait_ms", "Wait, ms"),
+        IntegerField("download_ms", "Download, ms"),
+        IntegerField("retries", "Retries"),
+        named("client_error", "Client error", lambda code: name_of(CLIENT_ERRORS, code)),
+        TextAreaField("client_error_information", "Information"),
+        StringField("client_version", "Client"),
+    ]
+    searchable_fields = ["segmentation_id", "model_id", "client_error_information"]
+    fields_default_sort = [("id", True)]

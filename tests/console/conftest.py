@@ -1,0 +1,34 @@
+"""A browser for tests, which are skipped where there is none."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from services.api.console.viewer.viewer import ASSETS
+from tests.console import chromium
+
+
+@pytest.fixture(scope="session")
+def built_assets() -> None:
+    """The viewer's script is there."""
+    if not (ASSETS / "viewer.js").is_file():
+        pytest.skip("the viewer's script is not built: `make console-assets` does that where npm's registry is reached")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium."""
+    if chromium.chromium() is None:
+        pytest.skip(f"there is no Chromium: `make browser` installs it for root, or {chromium.VARIABLE}=path names one")
+    with chromium.running() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page of its own, smaller than a laptop's screen: every pixel is drawn by the processor."""
+    context = browser.new_context(viewport={"width": 1000, "height": 600}, device_scale_factor=1)
+    context.set_default_timeout(15_000)
+    yield context.new_page()
+    context.close()

@@ -1,0 +1,416 @@
+"""Models in the console: drafted, given files, tried by a worker, published; and what is refused on the way."""
+
+import io
+import json
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from services.core.db import drafts
+from services.core.wire._pb import Model_pb2 as pb
+from services.core.wire.catalogue import decode_models
+from tests.conftest import MakeDeployment
+from tests.console.visitor import SECRET, Visitor, create_account, visitor
+from tests.deployment import SAMPLE_FAMILY, SAMPLE_MODEL, Deployment, request_body, small_volume, wait_for
+
+STRUCTURE = {
+    "name": "Bright",
+    "structure_id": "1",
+    "color": "#ff8800",
+    "type": "1",
+    "fma_code": "7088",
+    "channel": "CT",
+}
+
+
+class Bright(torch.nn.Module):
+    def forward(self, volume: torch.Tensor) -> torch.Tensor:
+        return volume > 50
+
+
+def torchscript() -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(action="ignore"):  # deprecated, and what many still have
+        torch.jit.save(torch.jit.script(Bright()), buffer)
+    return buffer.getvalue()
+
+
+def form(model_id: str, /, **fields: Any) -> dict[str, Any]:
+    """The new-model form, filled in."""
+    return {
+        "family": f"Family of {model_id}",
+        "channels": "CT",
+        "gender": "2",
+        "model_id": model_id,
+        "major": "1",
+        "minor": "0",
+        "runtime": "pytorch",
+        "structures": [STRUCTURE],
+        "options": "",
+    } | fields
+
+
+@pytest.fixture(scope="module")
+def deployment(new_deployment: MakeDeployment) -> Deployment:
+    made = new_deployment(session_secret=SECRET, max_model_file_bytes=2_000_000).start_api().start_worker()
+    for name, role in (("mo", "modeller"), ("mia", "modeller"), ("vic", "viewer"), ("olga", "operator")):
+        create_account(made, name, role)
+    return made.import_sample()
+
+
+@pytest.fixture
+def mo(deployment: Deployment) -> Iterator[Visitor]:
+    with visitor(deployment, "mo") as found:
+        yield found
+
+
+def upload(
+    who: Visitor, model_id: str, content: bytes, name: str = "model.pt", kind: str = "artifact"
+) -> dict[str, Any]:
+    answer = who.client.post(
+        f"{who.url}/admin/new-model/file",
+        params={"model_id": model_id, "kind": kind, "name": name},
+        content=content,
+        headers={"X-CSRFToken": who.token},
+    )
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def offered(deployment: Deployment) -> set[str]:
+    """Identifiers of the versions that clients are offered."""
+    families = decode_models(deployment.get("/api/v2/Model/").content)
+    return {version.model_id for family in families for version in family.versions}
+
+
+def test_a_model_goes_from_the_form_over_the_dry_run_to_clients(deployment: Deployment, mo: Visitor) -> None:
+    # Given a draft with a real TorchScript file
+    saved = mo.change("/new-model/draft", form("bright 1")).json()
+    assert saved.get("model_id") == "bright 1", saved
+    done = upload(mo, "bright 1", torchscript())
+    assert done.get("name") == "model.pt", done
+    assert "bright 1" not in offered(deployment)
+    refused = deployment.post("/api/v2/Model/bright%201/segmentation", request_body(small_volume(channel_id="CT")))
+    assert refused.status_code == 400
+    # When the dry run has passed at a worker, and it is published
+    assert mo.change("/models/check", {"model_id": "bright 1"}).json()["state"] == "queued"
+    state = tried(mo, "bright 1")
+    assert state["check"]["state"] == "passed", state
+    assert state["check"]["report"]["run_seconds"] >= 0
+    assert state["todos"] == []
+    published = mo.change("/models/publish", {"model_id": "bright 1", "seen": state["seen"]})
+    assert published.status_code == 200, published.text
+    # Then clients are offered it, and it segments
+    assert "bright 1" in offered(deployment)
+    job = deployment.submit(request_body(small_volume(channel_id="CT")), "bright 1")
+    assert deployment.finished(job, "bright 1").percent == 100
+    # And the audit says who did it, with the file's digest
+    entries = audit(deployment)
+    assert ("account:mo", "model.published", "model:bright 1") in entries
+    assert entries[("account:mo", "model.file_uploaded", "model:bright 1")]["sha256"] == done["sha256"]
+    # And what has jobs is not edited in place any more
+    assert mo.change("/models/disable", {"model_id": "bright 1"}).status_code == 200
+    assert "bright 1" not in offered(deployment)
+    again = mo.change("/new-model/draft", form("bright 1", seen=mo_seen(mo, "bright 1")))
+    assert again.status_code == 409
+    assert "has jobs" in again.json()["error"]
+    assert "no draft" in upload(mo, "bright 1", torchscript())["error"]
+    # But enabled again, as it was
+    assert mo.change("/models/publish", {"model_id": "bright 1"}).status_code == 200
+    assert "bright 1" in offered(deployment)
+
+
+def tried(who: Visitor, model_id: str) -> dict[str, Any]:
+    """The version's state once its dry run has ended."""
+
+    def over() -> dict[str, Any] | None:
+        state: dict[str, Any] = who.get("/models/state", params={"model_id": model_id}).json()
+        return state if state["check"] and state["check"]["state"] in {"passed", "failed"} else None
+
+    found = wait_for(over, f"the dry run of {model_id}")
+    assert found is not None
+    return found
+
+
+def mo_seen(who: Visitor, model_id: str) -> str:
+    return str(who.get("/models/state", params={"model_id": model_id}).json()["seen"])
+
+
+def audit(deployment: Deployment) -> dict[tuple[str, str, str], dict[str, Any]]:
+    from services.core.db import audit as rows
+
+    database = deployment.database()
+    try:
+        entries = database.run(rows.newest, 500)
+    finally:
+        database.close()
+    return {(entry.actor, entry.action, entry.subject): dict(entry.details) for entry in reversed(entries)}
+
+
+def test_a_model_that_does_not_work_is_told_in_a_sentence_and_not_published(mo: Visitor) -> None:
+    # Given a file that begins as torch.save's do, and is none
+    mo.change("/new-model/draft", form("broken"))
+    assert "error" not in upload(mo, "broken", b"PK\x03\x04" + b"\0" * 100)
+    # When it is tried
+    mo.change("/models/check", {"model_id": "broken"})
+    state = tried(mo, "broken")
+    # Then it says why, and it is published only by who says that it was not tried
+    assert state["check"]["state"] == "failed"
+    assert state["check"]["error"]
+    refused = mo.change("/models/publish", {"model_id": "broken"})
+    assert refused.status_code == 400
+    assert "dry run failed" in refused.json()["error"]
+    assert mo.change("/models/publish", {"model_id": "broken", "unchecked": True}).status_code == 200
+    mo.change("/models/disable", {"model_id": "broken"})
+
+
+def test_another_file_needs_another_dry_run(mo: Visitor) -> None:
+    mo.change("/new-model/draft", form("twice tried"))
+    upload(mo, "twice tried", torchscript())
+    mo.change("/models/check", {"model_id": "twice tried"})
+    tried(mo, "twice tried")
+    # When the file is replaced after it passed
+    upload(mo, "twice tried", torchscript() + b"PK")
+    # Then the old verdict does not count
+    refused = mo.change("/models/publish", {"model_id": "twice tried"})
+    assert refused.status_code == 400
+    assert "Try it" in refused.json()["error"]
+
+
+def test_the_same_version_twice_is_refused(mo: Visitor) -> None:
+    assert mo.change("/new-model/draft", form("only once")).status_code == 200
+    for family in ("Family of only once", "Another family"):
+        answer = mo.change("/new-model/draft", form("only once", family=family))
+        assert answer.status_code == 409
+        assert "already" in answer.json()["error"]
+
+
+def test_of_two_people_who_edit_a_draft_the_second_is_told(deployment: Deployment, mo: Visitor) -> None:
+    # Given two people who look at the same draft
+    seen = mo.change("/new-model/draft", form("shared")).json()["seen"]
+    with visitor(deployment, "mia") as mia:
+        # When both save, each what they changed
+        first = mia.change("/new-model/draft", form("shared", version_description="Mia's", seen=seen))
+        second = mo.change("/new-model/draft", form("shared", version_description="Mo's", seen=seen))
+    # Then the first one's is kept and the second one is told
+    assert first.status_code == 200
+    assert second.status_code == 409
+    assert "Somebody else changed" in second.json()["error"]
+    database = deployment.database()
+    try:
+        assert database.run(drafts.version_view, "shared").entry.version.description == "Mia's"
+    finally:
+        database.close()
+
+
+@pytest.mark.parametrize("color", ["#ff880", "#gg0000", "256,0,0", "red", "#ff8800; background: url(x)"])
+def test_a_colour_out_of_range_is_refused(mo: Visitor, color: str) -> None:
+    answer = mo.change("/new-model/draft", form("colours", structures=[STRUCTURE | {"color": color}]))
+    assert answer.status_code == 400
+    assert "is no colour" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"structures": []}, "draws no structure"),
+        ({"structures": [STRUCTURE | {"name": " "}]}, "name is missing"),
+        ({"structures": [STRUCTURE | {"fma_code": "-1"}]}, "whole number"),
+        ({"structures": [STRUCTURE | {"fma_code": str(2**32)}]}, "whole number"),
+        ({"structures": [STRUCTURE | {"channel": "MR"}]}, "no input channel"),
+        ({"structures": "all"}, "cannot be read"),
+        ({"model_id": ""}, "identifier is missing"),
+        ({"model_id": "a\x00b"}, "cannot be stored"),
+        ({"family": "x" * 5000}, "longer than"),
+        ({"runtime": "cobol"}, "no runtime"),
+        ({"major": "one"}, "whole number"),
+        ({"channels": "CT, CT"}, "named twice"),
+        ({"options": "call: [unclosed"}, "not YAML"),
+        ({"options": "call: juggling"}, "options cannot be used"),
+        ({"options": "a: &a [1]\nb: *a"}, "aliases"),
+    ],
+)
+def test_a_form_that_cannot_be_used_is_told_by_its_field(mo: Visitor, fields: dict[str, Any], sentence: str) -> None:
+    answer = mo.change("/new-model/draft", form("faulty", **fields))
+    assert answer.status_code == 400, answer.text
+    assert sentence in answer.json()["error"]
+
+
+def test_a_file_that_is_not_what_it_claims_is_refused_and_leaves_nothing(deployment: Deployment, mo: Visitor) -> None:
+    mo.change("/new-model/draft", form("claims"))
+    before = deployment.files("models")
+    for name, content, kind, sentence in (
+        ("weights.pt", b"<html>not found</html>", "artifact", "is not what torch.save writes"),
+        ("model.keras", b"\x89HDF\r\n\x1a\n", "artifact", "is not a Keras model"),
+        ("model.h5", b"PK\x03\x04", "artifact", "is not an HDF5 file"),
+        ("empty.onnx", b"", "artifact", "is empty"),
+        ("module.py", b"def broken(:\n", "module", "line 1"),
+        ("module.py", b"\x00\xff\xfe", "module", "no Python module"),
+        ("x.pt", b"PK\x03\x04", "hat", "neither a model file nor a module"),
+    ):
+        answer = upload(mo, "claims", content, name, kind)
+        assert sentence in answer["error"], (name, answer)
+    assert deployment.files("models") == before
+
+
+def test_a_file_over_the_limit_is_refused_before_and_while_it_is_read(deployment: Deployment, mo: Visitor) -> None:
+    mo.change("/new-model/draft", form("large"))
+    before = deployment.files("models")
+    # Given one that announces itself, and one that does not
+    announced = upload(mo, "large", b"PK\x03\x04" + bytes(2_000_001))
+    chunks = iter([b"PK\x03\x04", *[bytes(100_000)] * 30])
+    unannounced = mo.client.post(
+        f"{mo.url}/admin/new-model/file",
+        params={"model_id": "large", "kind": "artifact", "name": "m.pt"},
+        content=chunks,
+        headers={"X-CSRFToken": mo.token},
+    )
+    # Then neither is taken, and nothing of them stays
+    assert "limit of 2000000 bytes" in announced["error"]
+    assert unannounced.status_code == 413
+    assert deployment.files("models") == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../etc/passwd.pt", "..\\..\\boot.pt", "/abs/olute.pt", "C:\\Users\\x\\weights.pt", "a\x00b.pt", "x\n.pt"],
+)
+def test_a_files_name_never_becomes_a_path(deployment: Deployment, mo: Visitor, name: str) -> None:
+    mo.change("/new-model/draft", form("paths", seen=None))
+    before = set(deployment.files("models"))
+    answer = upload(mo, "paths", torchscript(), name)
+    # Then only the last part is kept, as a label
+    assert "/" not in answer["name"]
+    assert "\\" not in answer["name"]
+    assert ".." not in answer["name"]
+    # And the file on the volume has a name that the server made
+    (new,) = set(deployment.files("models")) - before
+    assert new.isalnum()
+    assert not list(deployment.volume_dir.parent.glob("**/passwd.pt"))
+
+
+def test_copies_are_drafts_with_the_same_files(deployment: Deployment, mo: Visitor) -> None:
+    answer = mo.change("/models/copy", {"model_id": SAMPLE_MODEL, "new_id": "Square 2", "next_minor": True})
+    assert answer.status_code == 200, answer.text
+    assert "Square 2" not in offered(deployment)
+    database = deployment.database()
+    try:
+        source = database.run(drafts.version_view, SAMPLE_MODEL)
+        copy = database.run(drafts.version_view, "Square 2")
+    finally:
+        database.close()
+    assert copy.entry.version.minor == source.entry.version.minor + 1
+    assert copy.entry.version.structures == source.entry.version.structures
+    assert copy.entry.attachment == source.entry.attachment
+    again = mo.change("/models/copy", {"model_id": SAMPLE_MODEL, "new_id": "Square 2"})
+    assert again.status_code == 409
+
+
+# --- Importing a family --------------------------------------------------------------------------------------
+
+
+def send(who: Visitor, what: str, content: bytes, **query: str) -> dict[str, Any]:
+    answer = who.client.post(
+        f"{who.url}/admin/import/{what}", params=query, content=content, headers={"X-CSRFToken": who.token}
+    )
+    found: dict[str, Any] = json.loads(answer.text)
+    return found
+
+
+def family(name: str, *versions: str, color: int = 10) -> bytes:
+    structure = pb.Structure(Name="S", Color=pb.ColorRGB(R=color, G=1, B=2), StructureID="1")
+    return pb.ModelFamily(
+        CanonicalName=name, ModelVersions=[pb.ModelVersion(ID=version, Structures=[structure]) for version in versions]
+    ).SerializeToString()
+
+
+def test_an_import_is_shown_first_and_then_done(deployment: Deployment, mo: Visitor) -> None:
+    # Given a family of another server
+    message = family("Imported", "imported 1", "imported 2")
+    # When it is previewed
+    preview = send(mo, "preview", message)
+    # Then nothing has changed yet, and it says what would
+    assert preview["created"] is True
+    assert [(line["model_id"], line["what"]) for line in preview["versions"]] == [
+        ("imported 1", "new"),
+        ("imported 2", "new"),
+    ]
+    assert "Imported" not in mo.get("/models").text
+    # When it is imported
+    done = send(mo, "run", message, fingerprint=preview["fingerprint"])
+    page = mo.client.get(done["url"]).text
+    # Then the family's page lists what is still to be done
+    assert "imported 2" in page
+    assert "Choose a runtime." in page
+    assert "Upload the model file." in page
+    # And a second preview finds nothing to change
+    assert [line["what"] for line in send(mo, "preview", message)["versions"]] == ["same", "same"]
+    # And the family can be downloaded again
+    exported = mo.client.get(done["url"] + "/export")
+    assert pb.ModelFamily.FromString(exported.content) == pb.ModelFamily.FromString(message)
+    assert exported.headers["content-disposition"] == 'attachment; filename="Imported.pb"'
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"\xff\xff\xff\xff", "ModelFamily"),
+        (b"", "CanonicalName"),
+        (family("Twins", "twin", "twin"), "twin"),
+        (family("Colours", "c 1", color=256), "colour"),
+        (bytes(4 * 1024**2 + 1), "limit"),
+    ],
+)
+def test_a_family_that_cannot_be_used_is_refused_by_preview_and_import(
+    mo: Visitor, content: bytes, sentence: str
+) -> None:
+    for what in ("preview", "run"):
+        assert sentence in send(mo, what, content)["error"]
+    assert "Twins" not in mo.get("/models").text
+
+
+def test_an_import_that_would_take_anothers_version_or_change_one_with_jobs_is_refused(
+    deployment: Deployment, mo: Visitor
+) -> None:
+    # Given a version with a job
+    deployment.finished(deployment.submit())
+    taken = family("Thief", SAMPLE_MODEL)
+    original = pb.ModelFamily.FromString(SAMPLE_FAMILY.read_bytes())
+    original.ModelVersions[0].Structures[0].Name = "Renamed"
+    for message, sentence in ((taken, "belongs to the family"), (original.SerializeToString(), "has jobs")):
+        # When the preview is looked at, and the import tried all the same
+        preview = send(mo, "preview", message)
+        done = send(mo, "run", message, fingerprint=preview["fingerprint"])
+        # Then both say why it cannot be
+        assert sentence in preview["conflict"]
+        assert sentence in done["error"]
+
+
+def test_an_import_is_refused_when_the_family_changed_since_its_preview(mo: Visitor) -> None:
+    message = family("Moving", "moving 1")
+    stale = send(mo, "preview", message)["fingerprint"]
+    other = family("Moving", "moving 2")
+    send(mo, "run", other, fingerprint=send(mo, "preview", other)["fingerprint"])
+    assert "since the preview" in send(mo, "run", message, fingerprint=stale)["error"]
+
+
+# --- Who may ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["vic", "olga"])
+def test_only_modellers_change_models(deployment: Deployment, name: str) -> None:
+    with visitor(deployment, name) as found:
+        assert found.get("/models").status_code == 200
+        assert "New version" not in found.get("/models").text
+        for path in ("/new-model", "/import"):
+            assert found.get(path).status_code == 403, path
+        body = {"model_id": SAMPLE_MODEL, "new_id": "stolen"} | form("stolen")
+        for path in ("/models/copy", "/models/publish", "/models/disable", "/models/check", "/new-model/draft"):
+            assert found.change(path, body).status_code == 403, path
+        assert found.change("/new-model/file?model_id=x&kind=artifact&name=x.pt").status_code == 403
+        assert found.change("/import/preview").status_code == 403
+        assert found.change("/import/run").status_code == 403
+    assert SAMPLE_MODEL in offered(deployment)

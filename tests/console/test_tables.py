@@ -1,0 +1,303 @@
+"""The tables: searched, filtered, sorted, exported, edited by one person at a time, and shown to those who may see."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from html import unescape
+from html.parser import HTMLParser
+
+import pytest
+
+from services.core.catalogue import Color
+from services.core.db import feedback as feedback_rows
+from services.core.feedback import Feedback, StructureComment, Telemetry
+from services.core.wire.catalogue import decode_models
+from tests.conftest import MakeDeployment
+from tests.console.visitor import PASSWORD, SECRET, Visitor, create_account, csrf_field, visitor
+from tests.deployment import SAMPLE_MODEL, Deployment
+
+TABLES = ["family", "version", "structure", "input-channel", "body-part", "job", "feedback", "structure-comment"]
+TABLES += ["telemetry"]
+FOR_ADMINISTRATORS = ["account", "token", "audit"]
+HTML = "<script>document.title='owned'</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def deployment(new_deployment: MakeDeployment) -> Deployment:
+    made = new_deployment(session_secret=SECRET).start_api().import_sample()
+    for name, role in (("ada", "admin"), ("mo", "modeller"), ("mia", "modeller"), ("vic", "viewer")):
+        create_account(made, name, role)
+    database = made.database()
+    said = Feedback(
+        segmentation_id="=HYPERLINK(0)",
+        comments=HTML,
+        score=4.5,
+        accepted=True,
+        structure_comments=(StructureComment("1", "<b>edge</b>", 3.0),),
+    )
+    try:
+        database.run(feedback_rows.store_feedback, said)
+        for text in ("+1+1", "-1", "@SUM(A1)", "\t=1", " =1", "harmless", "100% sure", "a_b"):
+            database.run(feedback_rows.store_feedback, Feedback(segmentation_id="s", comments=text))
+        database.run(feedback_rows.store_telemetry, Telemetry(model_id=SAMPLE_MODEL, upload_ms=12))
+    finally:
+        database.close()
+    return made
+
+
+@pytest.fixture
+def ada(deployment: Deployment) -> Iterator[Visitor]:
+    with visitor(deployment, "ada") as found:
+        yield found
+
+
+@pytest.mark.parametrize("key", TABLES + FOR_ADMINISTRATORS)
+def test_every_table_is_listed_and_shown_row_by_row(ada: Visitor, key: str) -> None:
+    page = ada.get(f"/{key}/list")
+    assert page.status_code == 200
+    assert "For research, not for clinical use." in page.text
+    for link in set(re.findall(r'data-sa-href="([^"]+)"', page.text)):
+        assert ada.client.get(unescape(link)).status_code == 200, link
+
+
+@pytest.mark.parametrize("path", ["/", "/login", "/jobs", "/models", "/new-model", "/import", "/feedback/list"])
+def test_a_page_names_no_foreign_host_and_runs_nothing_that_is_not_marked(ada: Visitor, path: str) -> None:
+    if path == "/login":
+        ada.client.cookies.clear()
+    answer = ada.get(path)
+    assert answer.status_code == 200
+    hosts = set(re.findall(r"""(?:src|href|url\(|@import)\s*=?\s*["']?\s*(?:https?:)?//([^/"'\s)]+)""", answer.text))
+    assert hosts <= {ada.url.removeprefix("http://")}
+    nonce = re.search(r"'nonce-([^']+)'", answer.headers["content-security-policy"])
+    assert nonce is not None
+    assert "unsafe-inline" not in answer.headers["content-security-policy"].split("style-src")[0]
+    for tag in re.findall(r"<script[^>]*>", answer.text):
+        assert f'nonce="{nonce[1]}"' in tag or "src=" in tag or "application/json" in tag, tag
+    assert handlers(answer.text) == []
+
+
+def handlers(page: str) -> list[str]:
+    """Attributes that would run a script."""
+    found: list[str] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            found.extend(f"{tag} {name}" for name, value in attrs if name.startswith("on"))
+            found.extend(f"{tag} {value}" for _, value in attrs if (value or "").strip().startswith("javascript:"))
+
+    Reader().feed(page)
+    return found
+
+
+def test_styles_and_fonts_come_from_this_server(ada: Visitor) -> None:
+    page = ada.get("/").text
+    for sheet in re.findall(r'<link rel="stylesheet"\s+href="([^"]+)"', page):
+        style = ada.client.get(unescape(sheet))
+        assert style.status_code == 200, sheet
+        for address in re.findall(r"url\(([^)]+)\)", style.text):
+            assert not address.strip("\"'").startswith(("http:", "https:", "//")), (sheet, address)
+
+
+def test_headers_keep_pages_out_of_frames_and_caches(ada: Visitor) -> None:
+    headers = ada.get("/audit/list").headers
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "same-origin"
+    assert headers["cache-control"] == "no-store"
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+
+
+def test_what_clients_wrote_is_shown_as_text(ada: Visitor) -> None:
+    for path in ("/feedback/list", "/feedback/detail?pk=1", "/structure-comment/list"):
+        page = ada.get(path).text
+        assert "<script>document.title" not in page, path
+        assert "<img src=x" not in page, path
+        assert "<b>edge" not in page, path
+    assert "&lt;script&gt;document.title" in ada.get("/feedback/detail?pk=1").text
+
+
+def test_an_export_holds_no_formulas(ada: Visitor) -> None:
+    fields = {"format": "csv", "scope": "page", "filename": "feedback", "csrftoken": ada.token}
+    query = {"name": "export", "all": "1"}
+    answer = ada.client.post(f"{ada.url}/admin/_api/feedback/action", params=query, data=fields)
+    assert answer.status_code == 200
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    comments = {row["Comments"] for row in rows}
+    assert {"'+1+1", "'-1", "'@SUM(A1)", "'\t=1", "' =1", "harmless"} <= comments
+    assert {row["Segmentation"] for row in rows} == {"'=HYPERLINK(0)", "s"}
+
+
+@pytest.mark.parametrize(
+    ("query", "shown", "hidden"),
+    [
+        ("q=harmless", "harmless", "sure"),
+        ("q=100%25", "100% sure", "harmless"),
+        ("q=a_b", "a_b", "harmless"),
+        ("q=%25", "100% sure", "harmless"),
+        ("sort=id+asc", "edge", "nobody wrote this"),
+    ],
+)
+def test_a_table_is_searched_for_the_words_as_they_are(ada: Visitor, query: str, shown: str, hidden: str) -> None:
+    page = ada.get(f"/feedback/list?{query}")
+    assert page.status_code == 200
+    table = page.text.partition("<tbody>")[2].partition("</tbody>")[0]
+    assert shown in table
+    assert hidden not in table
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/feedback/list?q=%00",
+        "/feedback/list?filter=nonsense((",
+        "/feedback/list?page=-1",
+        "/feedback/list?page=99999999999999999999",
+        "/feedback/list?page_size=100000000",
+        "/feedback/list?sort=nothing+asc",
+        "/feedback/detail?pk=nothing",
+        "/feedback/detail?pk=99999999999999999999999",
+        "/job/detail?pk=nothing",
+        "/structure/detail?pk=1",
+        "/nothing/list",
+        "/jobs/nothing",
+        "/models/family/99999999999999999999999",
+    ],
+)
+def test_an_address_that_leads_nowhere_is_no_fault_of_the_server(ada: Visitor, path: str) -> None:
+    assert ada.get(path).status_code < 500
+
+
+# --- Two people, one record ----------------------------------------------------------------------------------
+
+
+def edit_form(who: Visitor, path: str) -> dict[str, str]:
+    """The fields of an edit form as they are shown."""
+    page = who.get(path).text
+    found = dict(re.findall(r'name="([^"]+)"[^>]*?value="([^"]*)"', page, re.DOTALL))
+    areas = dict(re.findall(r'<textarea[^>]*name="([^"]+)"[^>]*>(.*?)</textarea>', page, re.DOTALL))
+    return {name: unescape(value) for name, value in (found | areas).items()} | {"csrftoken": csrf_field(page)}
+
+
+def test_of_two_people_who_edit_one_record_the_second_is_told(deployment: Deployment) -> None:
+    with visitor(deployment, "mo") as mo, visitor(deployment, "mia") as mia:
+        # Given two people who look at the same family
+        first, second = edit_form(mo, "/family/edit?pk=1"), edit_form(mia, "/family/edit?pk=1")
+        # When both save
+        saved = mo.client.post(f"{mo.url}/admin/family/edit?pk=1", data=first | {"name": "Mo's name"})
+        late = mia.client.post(f"{mia.url}/admin/family/edit?pk=1", data=second | {"name": "Mia's name"})
+        # Then the second is told, nothing of theirs is saved, and sending it again does not help
+        assert saved.status_code == 303, saved.text
+        assert late.status_code == 422
+        assert "Somebody else changed this record" in late.text
+        again = edit_again(late.text) | {"name": "Mia's name"}
+        assert mia.client.post(f"{mia.url}/admin/family/edit?pk=1", data=again).status_code == 422
+        assert "Mo&#39;s name" in mo.get("/family/detail?pk=1").text
+        # And after a fresh look it is saved
+        fresh = edit_form(mia, "/family/edit?pk=1") | {"name": "Mia's name"}
+        assert mia.client.post(f"{mia.url}/admin/family/edit?pk=1", data=fresh).status_code == 303
+        assert "Mia&#39;s name" in mo.get("/family/detail?pk=1").text
+    # And clients see it
+    assert b"Mia's name" in deployment.get("/api/v2/Model/").content
+
+
+def edit_again(page: str) -> dict[str, str]:
+    found = dict(re.findall(r'name="([^"]+)"[^>]*?value="([^"]*)"', page, re.DOTALL))
+    return {name: unescape(value) for name, value in found.items()}
+
+
+def test_an_edit_is_in_the_audit(deployment: Deployment, ada: Visitor) -> None:
+    fields = edit_form(ada, "/family/edit?pk=1") | {"anatomical_region": "HEAD"}
+    assert ada.client.post(f"{ada.url}/admin/family/edit?pk=1", data=fields).status_code == 303
+    page = ada.get("/audit/list?q=family.edit").text
+    assert "account:ada" in page.partition("<tbody>")[2]
+
+
+@pytest.mark.parametrize("color", ["#12345", "#gggggg", "red"])
+def test_a_structures_colour_out_of_range_is_refused(ada: Visitor, color: str) -> None:
+    path = "/structure/edit?pk=1,0"
+    answer = ada.client.post(
+        f"{ada.url}/admin{path}", data=edit_form(ada, path) | {"color": color, "structure_type": "1"}
+    )
+    assert answer.status_code == 422
+    assert "is no colour" in answer.text
+
+
+def test_a_structure_is_edited_and_clients_see_it(deployment: Deployment, ada: Visitor) -> None:
+    path = "/structure/edit?pk=1,0"
+    fields = edit_form(ada, path) | {"color": "#0a0b0c", "structure_type": "1", "fma_code": ""}
+    answer = ada.client.post(f"{ada.url}/admin{path}", data=fields)
+    assert answer.status_code == 303, answer.text
+    (family,) = decode_models(deployment.get("/api/v2/Model/").content)
+    assert family.versions[0].structures[0].color == Color(10, 11, 12)
+    assert family.versions[0].structures[0].fma_code == 0
+
+
+# --- Who may -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["vic", "mo"])
+def test_accounts_tokens_and_the_audit_are_for_administrators(deployment: Deployment, name: str) -> None:
+    with visitor(deployment, name) as found:
+        first = found.get("/").text
+        for key in FOR_ADMINISTRATORS:
+            assert f"/{key}/list" not in first
+            assert found.get(f"/{key}/list").status_code == 403
+            assert found.get(f"/{key}/detail?pk=1").status_code == 403
+            assert found.get(f"/_api/{key}/relation-lookup").status_code == 403
+            assert found.act(key, "export", format="csv").status_code == 400
+        for action in ("roles", "password", "disable", "enable"):
+            answer = found.act("account", action, 1, roles="admin", password=PASSWORD)
+            assert answer.status_code == 400
+            assert "Forbidden" in answer.text
+        made = found.act("account", "new_account", name="intruder", password=PASSWORD, roles="admin")
+        assert made.status_code == 400
+    with visitor(deployment) as stranger:
+        assert stranger.log_in("intruder").status_code == 401
+
+
+@pytest.mark.parametrize("key", TABLES + FOR_ADMINISTRATORS)
+def test_nobody_makes_or_deletes_bare_rows(ada: Visitor, key: str) -> None:
+    form = {"csrftoken": ada.token}
+    assert ada.get(f"/{key}/create").status_code == 403
+    assert ada.client.post(f"{ada.url}/admin/{key}/create", data=form).status_code == 403
+    # Whatever the library could do besides what a table names
+    for pk in ("1", "1,0", "00000000-0000-0000-0000-000000000000"):
+        assert ada.act(key, "delete", pk).status_code == 400
+        query = {"name": "delete", "pks": pk}
+        assert ada.client.post(f"{ada.url}/admin/_api/{key}/action", params=query, data=form).status_code == 400
+    assert ada.client.post(f"{ada.url}/admin/_api/{key}/import", data=form).status_code in {400, 403}
+    if key in {"job", "feedback", "telemetry", "audit", "account", "token", "structure-comment"}:
+        assert ada.get(f"/{key}/edit?pk=1").status_code == 403
+
+
+def test_an_administrator_makes_an_account_and_ends_it(deployment: Deployment, ada: Visitor) -> None:
+    # Given an account that was made in the console
+    made = ada.act("account", "new_account", name="newcomer", password=PASSWORD, roles=["viewer", "operator"])
+    assert made.status_code == 200, made.text
+    with visitor(deployment, "newcomer") as newcomer:
+        page = ada.get("/account/list?q=newcomer").text
+        (number,) = re.findall(r'data-sa-pk="(\d+)"', page)
+        assert "viewer, operator" in page
+        # When it is disabled
+        assert ada.act("account", "disable", number).status_code == 200
+        # Then its session is over, and it cannot log in
+        assert not newcomer.is_in()
+        assert newcomer.log_in("newcomer").status_code == 401
+    # And weak passwords and unknown roles are told in a sentence
+    for fields, sentence in (
+        ({"name": "weak", "password": "short", "roles": "viewer"}, "too short"),
+        ({"name": "none", "password": PASSWORD}, "needs a role"),
+        ({"name": "newcomer", "password": PASSWORD, "roles": "viewer"}, "already"),
+    ):
+        answer = ada.act("account", "new_account", **fields)
+        assert answer.status_code == 400
+        assert sentence in answer.json()["msg"]
+
+
+def test_an_administrator_cannot_lock_themselves_out(ada: Visitor) -> None:
+    page = ada.get("/account/list?q=ada").text
+    (number,) = re.findall(r'data-sa-pk="(\d+)"', page)
+    assert "your own" in ada.act("account", "disable", number).text
+    assert "from yourself" in ada.act("account", "roles", number, roles="viewer").text
+    assert ada.is_in()
