@@ -10,7 +10,7 @@ MINUTES ?= 2
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml requirements/torch.txt requirements/locked.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not on PATH; name another 3.11+ with make PYTHON=…" >&2; exit 1; }
@@ -95,7 +95,7 @@ bench-load: $(STAMP) ## load a deployment with 32 clients for two minutes on two
 	$(BIN)/python -m benchmarks.load
 
 .PHONY: bench-engine
-bench-engine: $(STAMP) ## time the engine around a U-Net on 512x512x200 voxels (a quarter of an hour on a CPU); prints JSON
+bench-engine: $(STAMP) ## time the engine around a U-Net on 512x512x200 voxels (six minutes on two cores); prints JSON
 	$(BIN)/python -m benchmarks.engine
 
 .PHONY: bench-viewer
