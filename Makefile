@@ -21,15 +21,15 @@ $(STAMP): pyproject.toml requirements/torch.txt requirements/locked.txt
 	@touch $@
 
 VIEWER := services/api/console/viewer
-VIEWER_SOURCES := $(wildcard $(VIEWER)/frontend/*.json $(VIEWER)/frontend/*.mjs $(VIEWER)/frontend/*/*)
+VIEWER_SOURCES := $(wildcard $(addprefix $(VIEWER)/frontend/,*.json *.mjs src/* licences/*))
 BUILD_ASSETS := $(BIN)/python services/api/console/build_assets.py
 
 .PHONY: install
 install: $(STAMP) ## make .venv with the segint command, and the scan viewer where npm's registry can be reached
-	@test $(VIEWER)/static/viewer.js -nt $(VIEWER)/frontend/package-lock.json || $(BUILD_ASSETS) --optional
+	@$(MAKE) --no-print-directory --question $(VIEWER)/static/viewer.js || $(BUILD_ASSETS) --optional
 	@echo "$(BIN)/segint is installed"
 
-$(VIEWER)/static/viewer.js: $(STAMP) $(VIEWER_SOURCES)
+$(VIEWER)/static/viewer.js: $(VIEWER_SOURCES) | $(STAMP)
 	$(BUILD_ASSETS)
 
 .PHONY: console-assets

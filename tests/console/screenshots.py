@@ -30,7 +30,7 @@ def with_example(deployment: Deployment, folder: Path) -> Deployment:
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "images"
     folder.mkdir(parents=True, exist_ok=True)
-    head = make_head_ct()
+    head = make_head_ct((90, 256, 256))
     with Deployments() as deployments:
         deployment = with_example(deployments.start("viewer", SEGINT_KEEP_INPUTS="always"), deployments.folder)
         deployment.start_api("viewer", application="tests.console.viewer_app:create_app")
@@ -39,7 +39,7 @@ def main() -> None:
             sys.exit(error)
         with chromium.running() as browser:
             for scheme in ("light", "dark"):
-                context = browser.new_context(viewport=chromium.LAPTOP, color_scheme=scheme)  # type: ignore[arg-type] # both are
+                context = browser.new_context(viewport=chromium.LAPTOP, color_scheme=scheme)
                 context.set_default_timeout(120_000)
                 page = context.new_page()
                 viewer = ViewerPage(page, deployment).open(job_id)

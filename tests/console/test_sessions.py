@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -42,6 +43,8 @@ def test_without_a_session_every_page_leads_to_the_login_page(deployment: Deploy
     with visitor(deployment) as stranger:
         # When pages, data and downloads are asked for
         paths = ["/", "/jobs", "/jobs/live", "/family/list", "/audit/list", "/account/list", "/feedback/list"]
+        paths += [f"/jobs/{UUID(int=0)}/{part}" for part in ("view", "view/description", "view/channels/0", "result")]
+        paths += ["/viewer/viewer.js", "/new-model", "/import", "/models/family/1/export"]
         answers = {path: stranger.get(path) for path in paths}
     # Then each leads to the login page, and shows nothing
     for path, answer in answers.items():

@@ -28,8 +28,8 @@ def deployment(own_deployment: MakeDeployment) -> Deployment:
 
 def log_in(page: Page, deployment: Deployment) -> None:
     page.goto(f"{deployment.url}/admin/")
-    page.get_by_label("Account").fill("ada")
-    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_label("Account", exact=True).fill("ada")
+    page.get_by_label("Password", exact=True).fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("heading", name="Overview")).to_be_visible()
 
@@ -86,11 +86,11 @@ def make_model(page: Page, folder: Path) -> None:
     page.get_by_role("link", name="New model", exact=True).first.click()
     page.get_by_label("Family: choose one").fill("Bright things")
     page.get_by_label("Identifier: what clients name").fill("bright 1")
-    page.get_by_label("Runtime").select_option("pytorch")
+    page.get_by_label("Runtime", exact=True).select_option("pytorch")
     page.get_by_label("Name", exact=True).fill("Bright")
-    page.get_by_label("Colour").fill("#00ff88")
-    page.get_by_label("FMA code").fill("7088")
-    page.get_by_label("Model file").set_input_files(model)
+    page.get_by_label("Colour", exact=True).fill("#00ff88")
+    page.get_by_label("FMA code", exact=True).fill("7088")
+    page.get_by_label("Model file", exact=True).set_input_files(model)
     page.get_by_role("button", name="Save draft and try it").click()
     # Then the dry run is shown until it has passed, and the model is published
     expect(page.get_by_role("status")).to_have_text("The dry run passed.", timeout=LIMIT_MS)

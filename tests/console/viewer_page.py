@@ -12,7 +12,7 @@ from tests.console.pictures import BACK, DOWN, LEFT, Pixels, Plane, is_light, ne
 from tests.console.viewer_app import PREFIX
 from tests.deployment import Deployment
 
-LOAD_MILLISECONDS = 60_000
+LOAD_MILLISECONDS = 240_000
 BLACK, WHITE = 30_000, -30_000
 """Levels at which any volume is all black or all white."""
 
