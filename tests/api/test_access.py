@@ -23,6 +23,7 @@ from tests.conftest import MakeDeployment
 from tests.deployment import PROTOBUF, SAMPLE_MODEL, Deployment, wait_for
 
 MODEL = f"/api/v2/Model/{quote(SAMPLE_MODEL)}"
+NOBODYS_JOB = "2f4fe0ad-0d5d-4fa6-9f61-01aa7725616c"
 SUBMIT = f"{MODEL}/segmentation"
 FEEDBACK = "/api/v2/Feedback/segmentation"
 TELEMETRY = "/api/v2/Telemetry/segmentation"
@@ -79,7 +80,7 @@ def holder(deployment: Deployment, *scopes: str, name: str | None = None, **opti
         ("HEAD", "/api/ping"),
         ("GET", "/api/v2/Model/"),
         ("POST", SUBMIT),
-        ("DELETE", f"{SUBMIT}/{uuid4()}"),
+        ("DELETE", f"{SUBMIT}/{NOBODYS_JOB}"),
         ("POST", FEEDBACK),
     ],
 )
@@ -142,11 +143,11 @@ ROUTES = {
     ("GET", "/api/v2/VendorStatus"): {"segment", "read", "feedback"},
     ("GET", "/api/v2/Model/"): {"segment", "read"},
     ("POST", SUBMIT): {"segment"},
-    ("GET", f"{SUBMIT}/{uuid4()}"): {"segment", "read"},
-    ("GET", f"{SUBMIT}/{uuid4()}/result"): {"segment", "read"},
-    ("DELETE", f"{SUBMIT}/{uuid4()}"): {"segment"},
-    ("GET", f"/api/segint/v1/jobs/{uuid4()}"): {"segment", "read"},
-    ("GET", f"/api/segint/v1/jobs/{uuid4()}/events"): {"segment", "read"},
+    ("GET", f"{SUBMIT}/{NOBODYS_JOB}"): {"segment", "read"},
+    ("GET", f"{SUBMIT}/{NOBODYS_JOB}/result"): {"segment", "read"},
+    ("DELETE", f"{SUBMIT}/{NOBODYS_JOB}"): {"segment"},
+    ("GET", f"/api/segint/v1/jobs/{NOBODYS_JOB}"): {"segment", "read"},
+    ("GET", f"/api/segint/v1/jobs/{NOBODYS_JOB}/events"): {"segment", "read"},
     ("POST", FEEDBACK): {"feedback"},
     ("POST", TELEMETRY): {"feedback"},
 }
