@@ -13,7 +13,8 @@ export class Labels {
         this.sets = [[]]
         this.setOf = new Uint8Array(voxels)
         this.counts = new Array(structures).fill(0)
-        this.next = []
+        /** Per structure, of each set the set that has the structure too: masks arrive in pieces, by turns. */
+        this.next = Array.from({ length: structures }, () => [])
     }
 
     /** Begin with a structure (from 0), or begin again with it. */
@@ -23,15 +24,16 @@ export class Labels {
             this.sets = this.sets.map((set) => set.filter((other) => other !== structure))
         }
         this.counts[structure] = 0
-        this.next = []
+        this.next[structure] = []
     }
 
     /** Add a piece of the structure's mask: bytes, not 0 where it is, of the voxels from `offset` on. */
     add(structure, mask, offset) {
+        const next = this.next[structure]
         for (let i = 0; i < mask.length; i++) {
             if (mask[i] === 0) continue
             const before = this.setOf[offset + i]
-            const after = this.next[before] ?? this.#withStructure(before, structure)
+            const after = next[before] ?? this.#withStructure(before, structure)
             this.setOf[offset + i] = after
             this.counts[structure]++
         }
@@ -41,7 +43,7 @@ export class Labels {
         const after = this.sets.push([...this.sets[before], structure]) - 1
         if (after === MOST_SETS) throw new Error('more combinations of structures than can be told apart')
         if (after > 255 && this.setOf instanceof Uint8Array) this.setOf = Uint16Array.from(this.setOf)
-        this.next[before] = after
+        this.next[structure][before] = after
         return after
     }
 
