@@ -103,8 +103,9 @@ bench-viewer: install ## time the scan viewer on 512x512x200 voxels and 14 struc
 	$(BIN)/python -m benchmarks.viewer
 
 .PHONY: screenshots
-screenshots: install browser ## take the pictures in docs/images anew
+screenshots: install browser ## take the pictures in docs/images anew, of every page of the console and of the viewer
 	$(BIN)/python -m tests.console.screenshots
+	$(BIN)/python -m tests.console.page_screenshots
 
 .PHONY: lock
 lock: $(STAMP) ## refresh requirements/locked.txt from pyproject.toml

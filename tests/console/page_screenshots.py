@@ -4,7 +4,7 @@ import re
 import sys
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from benchmarks.deployments import Deployments
 from services.client.head_phantom import make_head_ct
@@ -22,7 +22,7 @@ LIMIT_MS = 120_000
 
 
 def filled(deployments: Deployments) -> tuple[Deployment, str]:
-    """A group's server: accounts, models, jobs that succeeded and failed, feedback; and a job with a scan to look at."""
+    """A group's server: accounts, models, jobs, feedback; and the job whose scan is to be looked at."""
     deployment = deployments.start("console", SEGINT_KEEP_INPUTS="always", SEGINT_SESSION_SECRET=SECRET)
     with_example(deployment, deployments.folder)
     for name, role in (("ada", "admin"), ("grace", "modeller"), ("rosalind", "operator"), ("marie", "viewer")):
@@ -56,7 +56,7 @@ def main() -> None:
         deployment, scan = filled(deployments)
         made = False
         for scheme in ("light", "dark"):
-            context = browser.new_context(viewport=chromium.LAPTOP, color_scheme=scheme)  # type: ignore[arg-type]
+            context = browser.new_context(viewport=chromium.LAPTOP, color_scheme=scheme)
             context.set_default_timeout(LIMIT_MS)
             Walk(context.new_page(), deployment, folder, scheme).through(scan, deployments.folder, model_is_made=made)
             made = True
