@@ -16,9 +16,9 @@ def built_assets() -> None:
         pytest.skip("the viewer's script is not built: `make console-assets` does that where npm's registry is reached")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium."""
+    """Chromium, no longer than a module needs it: while it runs, no other test of the process can run an event loop."""
     if chromium.chromium() is None:
         pytest.skip(f"there is no Chromium: `make browser` installs it for root, or {chromium.VARIABLE}=path names one")
     with chromium.running() as browser:
