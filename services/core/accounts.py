@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from services.core.choices import checked_choices
 from services.core.errors import InvalidAccount
 
 LEAST_PASSWORD_CHARACTERS = 12
@@ -88,12 +89,7 @@ def checked_roles(roles: list[str]) -> frozenset[Role]:
     Raises:
         InvalidAccount: none is given, or one does not exist.
     """
-    known = [role.value for role in Role]
-    unknown = [role for role in roles if role not in known]
-    if unknown or not roles:
-        what = f"There is no role «{unknown[0]}»" if unknown else "An account needs a role"
-        raise InvalidAccount(f"{what}; choose one or more of {', '.join(known)}.")
-    return frozenset(Role(role) for role in roles)
+    return checked_choices(Role, roles, owner="An account", noun="role", error=InvalidAccount)
 
 
 def normal_password(password: str) -> str:

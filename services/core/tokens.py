@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from services.core.choices import checked_choices
 from services.core.errors import InvalidToken
 
 PREFIX = "segint_"
@@ -81,9 +82,4 @@ def checked_scopes(scopes: Sequence[str]) -> frozenset[Scope]:
     Raises:
         InvalidToken: none is given, or one does not exist.
     """
-    known = [scope.value for scope in Scope]
-    unknown = [scope for scope in scopes if scope not in known]
-    if unknown or not scopes:
-        what = f"There is no scope «{unknown[0]}»" if unknown else "A token needs a scope"
-        raise InvalidToken(f"{what}; choose one or more of {', '.join(known)}.")
-    return frozenset(Scope(scope) for scope in scopes)
+    return checked_choices(Scope, scopes, owner="A token", noun="scope", error=InvalidToken)
