@@ -5,7 +5,7 @@ more. An interruption leaves at most an unreferenced file, never a reference to 
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +18,12 @@ from services.core.db import audit, volume_identity
 from services.core.db import catalogue as rows
 from services.core.db.locks import lock_name
 from services.core.db.session import Database, Session
-from services.core.errors import InvalidModel, ModelUnavailable, RuntimeUnavailable
+from services.core.errors import (
+    DatabaseUnavailable,
+    InvalidModel,
+    ModelUnavailable,
+    RuntimeUnavailable,
+)
 from services.core.model_spec import ModelSpec, model_spec
 from services.core.wire.catalogue import decode_family, decode_family_json, encode_family
 
@@ -128,10 +133,15 @@ class ModelLibrary:
             )
             if check is not None:
                 check(model_spec(version, attachment, self._blobs.model_path))
-            self._database.run(self._attach, model_id, attachment)
         except BaseException:
-            for file_on_volume in stored:
-                self._blobs.delete_model_file(file_on_volume.name)
+            self._delete(stored)
+            raise
+        try:
+            self._database.run(self._attach, model_id, attachment)
+        except DatabaseUnavailable:
+            raise  # it may be attached all the same; files that no row names are the janitor's
+        except Exception:
+            self._delete(stored)
             raise
         for name in self._database.run(rows.unreferenced_files):
             self._blobs.delete_model_file(name)
@@ -223,6 +233,10 @@ class ModelLibrary:
         if found is not None:
             number, family = found
             self._blobs.publish_family(number, None if family is None else encode_family(family))
+
+    def _delete(self, files: Iterable[StoredFile]) -> None:
+        for file in files:
+            self._blobs.delete_model_file(file.name)
 
     def _store(self, source: Path | None, stored: list[StoredFile]) -> StoredFile | None:
         if source is None:

@@ -23,7 +23,7 @@ from services.core.catalogue import RuntimeName, StoredFile
 from services.core.db import catalogue as catalogue_rows
 from services.core.db import drafts
 from services.core.db.session import AsyncDatabase, Session
-from services.core.errors import InvalidModel, ModelUnavailable, StorageFull
+from services.core.errors import DatabaseUnavailable, InvalidModel, ModelUnavailable, StorageFull
 from services.core.model_options import CALLS, Inference, ModelOptions, Postprocessing, Preprocessing
 from services.core.options_text import shown_options
 from services.core.settings import Settings
@@ -142,9 +142,15 @@ class NewModelPage(Page):
         details: dict[str, str | int] = {"sha256": stored.sha256, "bytes": stored.size_bytes, "kind": kind}
         try:
             old = await self._changes.make(request, "model.file_uploaded", f"model:{model_id}", work, details)
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(self._blobs.delete_model_file, stored.name)
+        except DatabaseUnavailable:
+            # The commit whose reply was lost may have happened, or may yet. If nobody can tell now, the file stays for
+            # the janitor to judge: one that no row names is waste, a model without its file is a loss.
+            view = await self._database.run(drafts.version_view, model_id)
+            if stored not in (view.artifact, view.module):
+                raise
+            return
+        except Exception:
+            await to_thread.run_sync(self._blobs.delete_model_file, stored.name)
             raise
         for name in old:
             await to_thread.run_sync(self._blobs.delete_model_file, name)
