@@ -21,7 +21,7 @@ def form(model_id: str, /, **fields: Any) -> dict[str, Any]:
     """The new-model form, filled in."""
     return {
         "family": f"Family of {model_id}",
-        "channels": "CT",
+        "channels": [{"channel_id": "CT"}],
         "gender": "2",
         "model_id": model_id,
         "major": "1",

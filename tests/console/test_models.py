@@ -201,10 +201,17 @@ def test_only_modellers_change_models(deployment: Deployment, name: str) -> None
     with visitor(deployment, name) as found:
         assert found.get("/models").status_code == 200
         assert "New version" not in found.get("/models").text
-        for path in ("/new-model", "/import"):
+        for path in ("/new-model", "/import", "/family-inputs/1"):
             assert found.get(path).status_code == 403, path
         body = {"model_id": SAMPLE_MODEL, "new_id": "stolen"} | form("stolen")
-        for path in ("/models/copy", "/models/publish", "/models/disable", "/models/check", "/new-model/draft"):
+        for path in (
+            "/models/copy",
+            "/models/publish",
+            "/models/disable",
+            "/models/check",
+            "/new-model/draft",
+            "/family-inputs/1/save",
+        ):
             assert found.change(path, body).status_code == 403, path
         assert found.change("/new-model/file?model_id=x&kind=artifact&name=x.pt").status_code == 403
         assert found.change("/import/preview").status_code == 403

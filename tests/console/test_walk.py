@@ -23,7 +23,7 @@ from tests.console.viewer_page import ViewerPage
 from tests.console.visitor import PASSWORD, SECRET
 from tests.deployment import Deployment, request_body
 
-LIMIT_MS = 60_000
+LIMIT_MS = 30_000
 HTML = "<img src=x onerror=document.title='owned'> a good contour"
 GEOMETRY = Geometry(origin=(-31.0, 44.0, 105.0), spacing=(1.2, 1.0, 2.0))
 CORNER = (9, 7, 5)
@@ -84,6 +84,9 @@ def test_a_walk_from_login_over_a_new_model_to_its_masks_and_out_again(
         see_in_list(page, job)
         # And its mask lies where the scan's bright object is
         see_in_viewer(page, deployment, job)
+        # And the overview says which worker has the model loaded now
+        page.get_by_role("link", name="Overview", exact=True).click()
+        expect(page.get_by_role("row", name=re.compile(r"^bright 1 .+:\d+ .+ MiB"))).to_be_visible()
         # And what the user thinks of it is text, whatever they wrote
         feedback = pb.SegmentationFeedback(SegmentationID=str(job), SegmentationAccepted=True, GeneralComments=HTML)
         answers = [
@@ -112,6 +115,9 @@ def make_model(page: Page, folder: Path) -> None:
     model.write_bytes(torchscript())
     page.get_by_role("link", name="New model", exact=True).first.click()
     page.get_by_label("Family: choose one").fill("Bright things")
+    page.get_by_label("Accepted modalities").select_option(label="CT")
+    page.get_by_text("Constraints, where there are any").click()
+    page.get_by_label("Spacing at most, mm").fill("1.5 × 1.5 × 3")
     page.get_by_label("Identifier: what clients name").fill("bright 1")
     page.get_by_label("Runtime", exact=True).select_option("pytorch")
     page.get_by_label("Name", exact=True).fill("Bright")
@@ -123,13 +129,14 @@ def make_model(page: Page, folder: Path) -> None:
     expect(page.get_by_role("status")).to_have_text("The dry run passed.", timeout=LIMIT_MS)
     page.get_by_role("button", name="Publish", exact=True).click()
     expect(page.get_by_role("row", name=re.compile("bright 1.*published"))).to_be_visible()
+    expect(page.get_by_text("Input channels: CT (CT, spacing in mm up to 1.5 × 1.5 × 3)")).to_be_visible()
 
 
 def make_token(page: Page) -> str:
     """A token for segmenting and feedback, as it is shown once."""
     page.get_by_role("link", name="API tokens", exact=True).click()
-    page.get_by_role("button", name="New token").click()
-    page.get_by_label("Name: who or what will use it").fill("workstation 3")
+    page.get_by_role("link", name="New token").click()
+    page.get_by_label("Name: who or what will use it").fill("workstation-3")
     page.get_by_role("checkbox", name="feedback").check()
     page.get_by_role("button", name="Create", exact=True).click()
     secret = page.get_by_label("Token", exact=True).input_value()

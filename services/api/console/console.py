@@ -12,6 +12,7 @@ from starlette_admin.views import DropDown
 
 from services.api.console.admin import ConsoleAdmin
 from services.api.console.changes import Changes
+from services.api.console.family_inputs_page import FamilyInputsPage
 from services.api.console.gate import Gate
 from services.api.console.import_page import ImportPage
 from services.api.console.jobs_page import JobsPage
@@ -91,6 +92,7 @@ class Console:
         self._admin.routes[:0] = [_for_who_may_see(route) for route in Viewer(database, blobs, mount).routes()]
         library, own = self._library, self._own
         self._admin.add_view(ModelsPage(database, library, changes, ringer))
+        self._admin.add_view(FamilyInputsPage(database, library, changes))
         self._admin.add_view(NewModelPage(settings, database, blobs, mount, changes))
         self._admin.add_view(ImportPage(settings, database, library, changes))
         self._admin.add_view(
