@@ -30,8 +30,8 @@ def columns(matrix: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Geomet
     return along(*((float(axis[0]), float(axis[1]), float(axis[2])) for axis in matrix.T))
 
 
+# The plain axial one is looked at in the walk through the console.
 GEOMETRIES = {
-    "axial": along((1, 0, 0), (0, 1, 0), (0, 0, 1)),
     "prone, slices downwards": along((-1, 0, 0), (0, -1, 0), (0, 0, -1)),
     "sagittal": along((0, 1, 0), (0, 0, -1), (1, 0, 0)),
     "oblique and negated": columns(SKEWED @ np.diag([-1.0, 1.0, -1.0])),
