@@ -24,12 +24,17 @@ from services.worker.memory import MemoryUse
 from services.worker.metrics import WorkerMetrics
 from services.worker.model_checks import ModelChecks
 from services.worker.presence import Presence
+from services.worker.work import Lookout, Work
 
 ANSWERS_PER_LEASE = 3
 """A heartbeat that the database leaves unanswered must end early enough for another one to save the lease."""
 
 CONNECTIONS_PER_JOB = 2
 """One for its heartbeat, one for its verdict; the claims use what the pool may have above its size."""
+
+
+VERDICT_SECONDS = 5.0
+"""After the drain limit, for the job on the device to be given back."""
 
 
 def create_broker() -> RedisBroker:
@@ -39,12 +44,12 @@ def create_broker() -> RedisBroker:
     metrics = WorkerMetrics()
     hosts = make_hosts(settings, metrics)
     runner = make_runner(settings, hosts, metrics)
-    presence = make_presence(settings, hosts)
+    work = Work(runner, make_checks(settings))
+    lookout = None if settings.pool.takes_every_model else Lookout(work)
     client = connect(settings.redis_url, socket_timeout_seconds=WORKER_SOCKET_TIMEOUT_SECONDS)
-    broker = make_broker(
-        client, settings.redis_namespace, [Life(runner, presence, metrics, settings.worker_metrics_port)]
-    )
-    declare_actor(broker, runner, make_checks(settings))
+    life = Life(settings, runner, make_presence(settings, hosts), metrics, lookout)
+    broker = make_broker(client, settings.redis_namespace, [life])
+    declare_actor(broker, work)
     dramatiq.set_broker(broker)
     return broker
 
@@ -83,7 +88,7 @@ def make_runner(settings: Settings, hosts: ModelHosts, metrics: WorkerMetrics) -
 
 def make_presence(settings: Settings, hosts: ModelHosts) -> Presence:
     """What tells that this worker is there, with a connection of its own."""
-    presence = Presence(Database(settings.database_url, pool_size=1), worker_name(), "default", hosts.loaded)
+    presence = Presence(Database(settings.database_url, pool_size=1), worker_name(), settings.pool_name, hosts.loaded)
     hosts.tell_changes(presence.notice)
     return presence
 
@@ -92,7 +97,7 @@ def make_checks(settings: Settings) -> ModelChecks:
     """What tries models for the console, with its own connections."""
     limit_seconds = float(max(settings.model_load_limit_seconds, settings.model_time_limit_seconds))
     database = Database(settings.database_url, pool_size=1)
-    return ModelChecks(database, Blobs(settings.volume_dir), worker_name(), limit_seconds)
+    return ModelChecks(database, Blobs(settings.volume_dir), worker_name(), limit_seconds, settings.pool)
 
 
 def worker_name() -> str:
@@ -116,11 +121,20 @@ def scratch_root() -> Path:
 class Life(Middleware):
     """The worker's beginning and end: preloads and metrics; no more claims once it is told to stop, and no hosts."""
 
-    def __init__(self, runner: JobRunner, presence: Presence, metrics: WorkerMetrics, metrics_port: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        runner: JobRunner,
+        presence: Presence,
+        metrics: WorkerMetrics,
+        lookout: Lookout | None,
+    ) -> None:
+        self._metrics_port = settings.worker_metrics_port
+        self._drain_seconds = settings.drain_seconds
         self._runner = runner
         self._presence = presence
         self._metrics = metrics
-        self._metrics_port = metrics_port
+        self._lookout = lookout
 
     def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         """It listens for doorbells."""
@@ -128,13 +142,19 @@ class Life(Middleware):
             self._metrics.serve(self._metrics_port)
         self._presence.start()
         self._runner.start()
+        if self._lookout is not None:
+            self._lookout.start()
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         """SIGTERM has come; the job on the device has until the drain limit."""
+        if self._lookout is not None:
+            self._lookout.stop()
         self._runner.drain()
 
     def after_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
-        """Nothing runs any more."""
+        """Nothing that Dramatiq knows of runs any more."""
+        if self._lookout is not None:
+            self._lookout.join(self._drain_seconds + VERDICT_SECONDS)
         self._runner.close()
         self._presence.close()
         self._metrics.close()
