@@ -137,7 +137,7 @@ class ModelsPage(Page):
     @route("/disable", methods=["POST"], name="model-disable")
     @as_json
     async def disable(self, request: Request) -> dict[str, Any]:
-        """Let clients use a version no longer. Jobs that wait for it go on to wait."""
+        """Let clients use a version no longer. Jobs that wait for it fail once a worker takes them."""
         require(request, Permission.MODELS)
         model_id = text_field(await json_fields(request), "model_id")
         entry = await self._changes.make(
