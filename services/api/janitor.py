@@ -5,6 +5,7 @@ It runs in every API process, because workers may be scaled to zero; an advisory
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from anyio import to_thread
 from services.api.mount import Mount
 from services.api.orphans import Orphans
 from services.core.blobs import Blobs
-from services.core.db import attempts, janitor_rounds, jobs, locks, model_checks, retention
+from services.core.db import attempts, janitor_rounds, jobs, locks, model_checks, retention, workers
 from services.core.db.session import AsyncDatabase, Session
 from services.core.errors import Unavailable
 from services.core.queue import Doorbell, DoorbellUnavailable
@@ -30,6 +31,9 @@ JANITOR_LOCK = 0x5E61_0002
 
 TIDYING_LOCK = 0x5E61_0003
 """So is this."""
+
+LOOKS_AT_WORKERS = 10
+"""For workers that ended without a word, within the time after which they are forgotten."""
 
 MOST_DOORBELLS = 64
 """That wait at one time for want of workers: more than a deployment has idle ones."""
@@ -61,6 +65,7 @@ class Janitor:
         self._doorbell = doorbell
         self._orphans = Orphans(settings, database, blobs)
         self._held_up: set[attempts.HeldUpLease] = set()
+        self._forget_workers_at = 0.0
 
     async def run(self) -> None:
         """Work until cancelled; a database, a volume or a Redis that is away costs rounds, not the task."""
@@ -110,6 +115,9 @@ class Janitor:
         policy = attempts.RetryPolicy(
             settings.attempt_limit, settings.retry_delay_seconds, settings.result_retention_hours
         )
+        if time.monotonic() >= self._forget_workers_at:
+            self._forget_workers_at = time.monotonic() + workers.FORGOTTEN_SECONDS / LOOKS_AT_WORKERS
+            workers.forget_silent(session)
         expired = retention.expire(session)
         if expired:
             logger.info("expired", extra={"jobs": expired})

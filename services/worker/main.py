@@ -23,6 +23,7 @@ from services.worker.job_runner import JobRunner
 from services.worker.memory import MemoryUse
 from services.worker.metrics import WorkerMetrics
 from services.worker.model_checks import ModelChecks
+from services.worker.presence import Presence
 from services.worker.work import Lookout, Work
 
 ANSWERS_PER_LEASE = 3
@@ -41,20 +42,21 @@ def create_broker() -> RedisBroker:
     settings = settings_or_exit()
     logs.configure(settings.log_level)
     metrics = WorkerMetrics()
-    runner = make_runner(settings, metrics)
+    hosts = make_hosts(settings, metrics)
+    runner = make_runner(settings, hosts, metrics)
     work = Work(runner, make_checks(settings))
     lookout = None if settings.pool.takes_every_model else Lookout(work)
     client = connect(settings.redis_url, socket_timeout_seconds=WORKER_SOCKET_TIMEOUT_SECONDS)
-    life = Life(settings, runner, metrics, lookout)
+    life = Life(settings, runner, make_presence(settings, hosts), metrics, lookout)
     broker = make_broker(client, settings.redis_namespace, [life])
     declare_actor(broker, work)
     dramatiq.set_broker(broker)
     return broker
 
 
-def make_runner(settings: Settings, metrics: WorkerMetrics) -> JobRunner:
-    """A job runner with its own connections and model hosts."""
-    hosts = ModelHosts(
+def make_hosts(settings: Settings, metrics: WorkerMetrics) -> ModelHosts:
+    """The worker's model hosts."""
+    return ModelHosts(
         capacity=settings.warm_models,
         load_time_limit_seconds=settings.model_load_limit_seconds,
         scratch_limit_bytes=settings.model_scratch_bytes,
@@ -64,6 +66,10 @@ def make_runner(settings: Settings, metrics: WorkerMetrics) -> JobRunner:
         pinned=settings.pinned_models,
         metrics=metrics,
     )
+
+
+def make_runner(settings: Settings, hosts: ModelHosts, metrics: WorkerMetrics) -> JobRunner:
+    """A job runner with its own connections."""
     return JobRunner(
         settings,
         Database(
@@ -75,17 +81,28 @@ def make_runner(settings: Settings, metrics: WorkerMetrics) -> JobRunner:
         Blobs(settings.volume_dir),
         hosts,
         Doorbell(settings.redis_url, settings.redis_namespace),
-        worker=f"{socket.gethostname()}:{os.getpid()}",
+        worker=worker_name(),
         metrics=metrics,
     )
+
+
+def make_presence(settings: Settings, hosts: ModelHosts) -> Presence:
+    """What tells that this worker is there, with a connection of its own."""
+    presence = Presence(Database(settings.database_url, pool_size=1), worker_name(), settings.pool_name, hosts.loaded)
+    hosts.tell_changes(presence.notice)
+    return presence
 
 
 def make_checks(settings: Settings) -> ModelChecks:
     """What tries models for the console, with its own connections."""
     limit_seconds = float(max(settings.model_load_limit_seconds, settings.model_time_limit_seconds))
-    worker = f"{socket.gethostname()}:{os.getpid()}"
     database = Database(settings.database_url, pool_size=1)
-    return ModelChecks(database, Blobs(settings.volume_dir), worker, limit_seconds, settings.pool)
+    return ModelChecks(database, Blobs(settings.volume_dir), worker_name(), limit_seconds, settings.pool)
+
+
+def worker_name() -> str:
+    """What this process is called: unlike any other that lives."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def scratch_root() -> Path:
@@ -104,10 +121,18 @@ def scratch_root() -> Path:
 class Life(Middleware):
     """The worker's beginning and end: preloads and metrics; no more claims once it is told to stop, and no hosts."""
 
-    def __init__(self, settings: Settings, runner: JobRunner, metrics: WorkerMetrics, lookout: Lookout | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        runner: JobRunner,
+        presence: Presence,
+        metrics: WorkerMetrics,
+        lookout: Lookout | None,
+    ) -> None:
         self._metrics_port = settings.worker_metrics_port
         self._drain_seconds = settings.drain_seconds
         self._runner = runner
+        self._presence = presence
         self._metrics = metrics
         self._lookout = lookout
 
@@ -115,6 +140,7 @@ class Life(Middleware):
         """It listens for doorbells."""
         if self._metrics_port:
             self._metrics.serve(self._metrics_port)
+        self._presence.start()
         self._runner.start()
         if self._lookout is not None:
             self._lookout.start()
@@ -130,4 +156,5 @@ class Life(Middleware):
         if self._lookout is not None:
             self._lookout.join(self._drain_seconds + VERDICT_SECONDS)
         self._runner.close()
+        self._presence.close()
         self._metrics.close()

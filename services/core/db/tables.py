@@ -302,6 +302,18 @@ class JanitorRoundRow(Base):
     """No lease is taken back before this."""
 
 
+class WorkerRow(Base):
+    """A worker that is there, as it said last. One that was killed stays until the janitor forgets it."""
+
+    __tablename__ = "worker"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    pool: Mapped[str] = mapped_column(server_default="")
+    models: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
+    """What it has loaded; see `services.core.db.workers.LoadedModel`."""
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 # --- What clients report -------------------------------------------------------------------------------------
 
 
