@@ -23,7 +23,8 @@ from services.api.feedback import Feedback
 from services.api.health import Health
 from services.api.janitor import Janitor
 from services.api.jobs import Jobs
-from services.api.metrics import MeasureRequests, Metrics, MetricsRoute
+from services.api.metrics import MeasureRequests, Metrics
+from services.api.metrics_page import MetricsPage
 from services.api.mount import Mount
 from services.api.results import Results
 from services.api.segmentations import Segmentations
@@ -69,14 +70,14 @@ def create_app(settings: Settings) -> Starlette:
     mount = Mount(database, blobs)
     doorbell = Doorbell(settings.redis_url, settings.redis_namespace)
     ringer = Ringer(doorbell)
-    janitor = Janitor(settings, database, blobs, mount, doorbell)
     metrics = Metrics()
+    janitor = Janitor(settings, database, blobs, mount, doorbell, metrics)
     authenticator = Authenticator(settings, database)
 
     status = Status(settings)
     catalogue = Catalogue(database)
     capacity = Capacity(settings, database, blobs, mount)
-    results = Results(settings, database, blobs, mount)
+    results = Results(settings, database, blobs, mount, metrics)
     segmentations = Segmentations(settings, database, blobs, ringer, capacity, results)
     jobs = Jobs(settings, database, authenticator)
     feedback = Feedback(database, settings)
@@ -119,7 +120,7 @@ def create_app(settings: Settings) -> Starlette:
         *route(job + "/events", READING, GET=jobs.stream),
         *route("/healthz", GET=health.alive),
         *route("/readyz", GET=health.ready),
-        *route("/metrics", GET=MetricsRoute(metrics, database).show),
+        *route("/metrics", GET=MetricsPage(metrics, database, blobs, doorbell).show),
     ]
 
     @asynccontextmanager
