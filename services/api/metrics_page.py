@@ -78,7 +78,14 @@ class MetricsPage:
             oldest.add_metric([label], seconds)
             self._metrics.expect_failures(label)
         ready = _gauge("segint_jobs_ready", "Queued jobs that a worker could claim now.", figures.ready)
-        return [jobs, oldest, ready]
+        workers = GaugeMetricFamily("segint_workers", "Workers that were heard of lately.", labels=["pool"])
+        waiting = GaugeMetricFamily(
+            "segint_pool_waiting_jobs", "Queued jobs that a pool could claim now.", labels=["pool"]
+        )
+        for pool in figures.pools:
+            workers.add_metric([pool.name], pool.workers)
+            waiting.add_metric([pool.name], pool.waiting)
+        return [jobs, oldest, ready, workers, waiting]
 
 
 class _Question(Generic[T]):

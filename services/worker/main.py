@@ -23,6 +23,7 @@ from services.worker.job_runner import JobRunner
 from services.worker.memory import MemoryUse
 from services.worker.metrics import WorkerMetrics
 from services.worker.model_checks import ModelChecks
+from services.worker.presence import Presence
 from services.worker.work import Lookout, Work
 
 ANSWERS_PER_LEASE = 3
@@ -40,12 +41,12 @@ def create_broker() -> RedisBroker:
     """The broker with the one actor; becomes Dramatiq's current one, as its command line asks."""
     settings = settings_or_exit()
     logs.configure(settings.log_level)
-    metrics = WorkerMetrics()
+    metrics = WorkerMetrics(settings.pool_name)
     runner = make_runner(settings, metrics)
     work = Work(runner, make_checks(settings))
     lookout = None if settings.pool.takes_every_model else Lookout(work)
     client = connect(settings.redis_url, socket_timeout_seconds=WORKER_SOCKET_TIMEOUT_SECONDS)
-    life = Life(settings, runner, metrics, lookout)
+    life = Life(settings, runner, metrics, lookout, make_presence(settings))
     broker = make_broker(client, settings.redis_namespace, [life])
     declare_actor(broker, work)
     dramatiq.set_broker(broker)
@@ -75,17 +76,26 @@ def make_runner(settings: Settings, metrics: WorkerMetrics) -> JobRunner:
         Blobs(settings.volume_dir),
         hosts,
         Doorbell(settings.redis_url, settings.redis_namespace),
-        worker=f"{socket.gethostname()}:{os.getpid()}",
+        worker=worker_name(),
         metrics=metrics,
     )
+
+
+def make_presence(settings: Settings) -> Presence:
+    """What says that this worker is there, with a connection of its own."""
+    return Presence(Database(settings.database_url, pool_size=1), worker_name(), settings.pool)
+
+
+def worker_name() -> str:
+    """What this worker is called in the database."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def make_checks(settings: Settings) -> ModelChecks:
     """What tries models for the console, with its own connections."""
     limit_seconds = float(max(settings.model_load_limit_seconds, settings.model_time_limit_seconds))
-    worker = f"{socket.gethostname()}:{os.getpid()}"
     database = Database(settings.database_url, pool_size=1)
-    return ModelChecks(database, Blobs(settings.volume_dir), worker, limit_seconds, settings.pool)
+    return ModelChecks(database, Blobs(settings.volume_dir), worker_name(), limit_seconds, settings.pool)
 
 
 def scratch_root() -> Path:
@@ -104,18 +114,27 @@ def scratch_root() -> Path:
 class Life(Middleware):
     """The worker's beginning and end: preloads and metrics; no more claims once it is told to stop, and no hosts."""
 
-    def __init__(self, settings: Settings, runner: JobRunner, metrics: WorkerMetrics, lookout: Lookout | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        runner: JobRunner,
+        metrics: WorkerMetrics,
+        lookout: Lookout | None,
+        presence: Presence,
+    ) -> None:
         self._metrics_port = settings.worker_metrics_port
         self._drain_seconds = settings.drain_seconds
         self._runner = runner
         self._metrics = metrics
         self._lookout = lookout
+        self._presence = presence
 
     def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         """It listens for doorbells."""
         if self._metrics_port:
             self._metrics.serve(self._metrics_port)
         self._runner.start()
+        self._presence.start()
         if self._lookout is not None:
             self._lookout.start()
 
@@ -130,4 +149,5 @@ class Life(Middleware):
         if self._lookout is not None:
             self._lookout.join(self._drain_seconds + VERDICT_SECONDS)
         self._runner.close()
+        self._presence.stop()
         self._metrics.close()

@@ -67,6 +67,11 @@ def test_models_stages_and_jobs_are_counted_while_a_model_runs(deployment: Deplo
         assert metrics.value("segint_warm_model_memory_bytes", model=SLOW_MODEL, memory="device") == 0
         for stage in ("queued", "decode", "wait", "load", "model", "encode"):
             assert metrics.value("segint_stage_seconds_count", model=SAMPLE_MODEL, stage=stage) == 2
+        for stage in ("transfer", "preprocess", "forward", "cleanup"):
+            assert metrics.value("segint_model_stage_seconds_count", model=SLOW_MODEL, stage=stage) == 1
+        assert metrics.value("segint_worker_jobs_in_hand") == 1
+        assert metrics.value("segint_attempts_total", model=SAMPLE_MODEL) == 3
+        assert metrics.value("segint_attempts_total", model=SLOW_MODEL) == 2
         assert metrics.value("segint_worker_jobs_total", model=SAMPLE_MODEL, outcome="succeeded") == 2
         assert metrics.value("segint_worker_jobs_total", model=SAMPLE_MODEL, outcome="failed") == 1
     wait_for(

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from services.core.db.tables import ModelVersionRow
 from services.core.db.tables import SegmentationJobRow as Row
+from services.core.db.worker_presence import PoolFigures, pool_figures
 from services.core.jobs import JobState
 
 KEPT_STATES = tuple(state for state in JobState if state is not JobState.EXPIRED)
@@ -25,10 +26,11 @@ class QueueFigures:
     """Queued jobs that do not back off: a worker could claim them now."""
     oldest_queued_seconds: dict[str, float]
     """By model, since the job was accepted; models without a queued job are left out."""
+    pools: list[PoolFigures]
 
 
 def queue_figures(session: Session) -> QueueFigures:
-    """Everything, by two statements that only read."""
+    """Everything, by statements that only read."""
     models = session.scalars(select(ModelVersionRow.model_id).order_by(ModelVersionRow.id)).all()
     ready = func.count().filter(Row.run_after <= func.now())
     age = func.extract("epoch", func.now() - func.min(Row.created_at))
@@ -43,4 +45,5 @@ def queue_figures(session: Session) -> QueueFigures:
         jobs={(model_id, JobState(state)): count for model_id, state, count, _, _ in rows},
         ready=sum(ready for _, _, _, ready, _ in queued),
         oldest_queued_seconds={model_id: float(age) for model_id, _, _, _, age in queued},
+        pools=pool_figures(session),
     )

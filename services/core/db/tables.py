@@ -467,3 +467,17 @@ class ModelCheckRow(Base):
     error_text: Mapped[str] = mapped_column(server_default="")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None] = mapped_column()
+
+
+class WorkerPresenceRow(Base):
+    """A worker that is there, or was lately: what an operator is told of pools. No claim depends on it."""
+
+    __tablename__ = "worker_presence"
+
+    worker: Mapped[str] = mapped_column(primary_key=True)
+    pool: Mapped[str] = mapped_column()
+    reach: Mapped[dict[str, Any]] = mapped_column()
+    """The fields of its `Pool` but the name."""
+    heard_at: Mapped[datetime] = mapped_column()
+    ended_at: Mapped[datetime | None] = mapped_column()
+    """When it said that it ends; NULL for one that has not, or was killed."""
