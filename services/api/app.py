@@ -5,6 +5,7 @@ import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
+from prometheus_client import disable_created_metrics
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.middleware import Middleware
@@ -65,6 +66,8 @@ def create_app_from_environment() -> Starlette:
 
 def create_app(settings: Settings) -> Starlette:
     """The API of one deployment."""
+    # Half of all series, and `process_start_time_seconds` tells as much.
+    disable_created_metrics()  # type: ignore[no-untyped-call] # untyped there
     blobs = Blobs(settings.volume_dir)
     database = AsyncDatabase(settings.database_url)
     mount = Mount(database, blobs)

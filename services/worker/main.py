@@ -11,6 +11,7 @@ from pathlib import Path
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import Middleware
+from prometheus_client import disable_created_metrics
 
 from services.core import logs
 from services.core.blobs import Blobs
@@ -41,6 +42,8 @@ def create_broker() -> RedisBroker:
     """The broker with the one actor; becomes Dramatiq's current one, as its command line asks."""
     settings = settings_or_exit()
     logs.configure(settings.log_level)
+    # Half of all series, and `process_start_time_seconds` tells as much.
+    disable_created_metrics()  # type: ignore[no-untyped-call] # untyped there
     metrics = WorkerMetrics(settings.pool_name)
     runner = make_runner(settings, metrics)
     work = Work(runner, make_checks(settings))
