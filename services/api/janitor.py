@@ -31,6 +31,9 @@ JANITOR_LOCK = 0x5E61_0002
 TIDYING_LOCK = 0x5E61_0003
 """So is this."""
 
+MOST_DOORBELLS = 64
+"""That wait at one time for want of workers: more than a deployment has idle ones."""
+
 
 @dataclass(frozen=True, slots=True)
 class Round:
@@ -154,9 +157,13 @@ class Janitor:
         return deleted
 
     def _top_up(self, ready: int) -> None:
-        """One doorbell per job that could run. Too many are harmless; too few would leave a job waiting."""
+        """A doorbell for each job that could run, up to more than there are idle workers.
+
+        A worker that was rung for goes on until nothing is left, so that one for each idle worker is enough. Too many
+        are harmless, but where no pool runs the jobs that wait, each is answered in vain, and rung again next round.
+        """
         try:
-            missing = ready - self._doorbell.waiting() if ready else 0
+            missing = min(ready, MOST_DOORBELLS) - self._doorbell.waiting() if ready else 0
             if missing > 0:
                 self._doorbell.ring(missing)
         except DoorbellUnavailable as error:

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from services.core.errors import InvalidSettings
 from services.core.jobs import KeepInputs
 from services.core.networks import networks
+from services.core.pools import Pool, PoolDevice
 
 MIB = 1024**2
 GIB = 1024**3
@@ -146,6 +147,30 @@ class Settings(BaseSettings):
         "deleted or the job failed.",
     )
 
+    # Pools of workers
+    pool_name: str = Field(
+        "default",
+        pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+        max_length=40,
+        description="The pool that a worker belongs to, in its metrics: small letters, digits and dashes.",
+    )
+    pool_models: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Comma-separated identifiers of the only models that this worker runs; empty: any."
+    )
+    pool_except_models: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Comma-separated identifiers of models that this worker leaves to other pools."
+    )
+    pool_runtimes: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated names of the only runtimes whose models this worker runs; empty: any. A job of a "
+        "model that no pool runs waits until one does.",
+    )
+    pool_device: PoolDevice = Field(
+        PoolDevice.AUTO,
+        description="auto: a GPU where there is one; cpu: GPUs are not seen, and models that ask for one are left to "
+        "other pools; cuda: a worker without a GPU does not start.",
+    )
+
     # Model hosts
     jobs_at_once: int = Field(
         3,
@@ -226,7 +251,16 @@ class Settings(BaseSettings):
             raise ValueError(f"a secret of at least {LEAST_SECRET_CHARACTERS} characters is needed")
         return secret
 
-    @field_validator("pinned_models", "preload_models", "trusted_networks", "trusted_proxies", mode="before")
+    @field_validator(
+        "pinned_models",
+        "preload_models",
+        "pool_models",
+        "pool_except_models",
+        "pool_runtimes",
+        "trusted_networks",
+        "trusted_proxies",
+        mode="before",
+    )
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         if isinstance(value, str):
@@ -238,6 +272,11 @@ class Settings(BaseSettings):
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         networks(value)
         return value
+
+    @property
+    def pool(self) -> Pool:
+        """Which models this worker claims."""
+        return Pool(self.pool_name, self.pool_models, self.pool_except_models, self.pool_runtimes, self.pool_device)
 
     @model_validator(mode="after")
     def _heartbeats_fit_the_lease(self) -> Self:

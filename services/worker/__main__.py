@@ -28,8 +28,11 @@ def main() -> int:
 
     from services.core.queue import QUEUE_NAME
     from services.core.settings import settings_or_exit
+    from services.worker.pool_device import keep_to_device
 
-    shutdown_ms = (settings_or_exit().drain_seconds + SHUTDOWN_MARGIN_SECONDS) * 1000
+    settings = settings_or_exit()
+    keep_to_device(settings.pool_device)
+    shutdown_ms = (settings.drain_seconds + SHUTDOWN_MARGIN_SECONDS) * 1000
     arguments = ["services.worker.main:create_broker", "--processes", "1", "--threads", "1", "--queues", QUEUE_NAME]
     arguments += ["--worker-shutdown-timeout", str(shutdown_ms)]
     parsed = cli.make_argument_parser().parse_args(arguments)  # type: ignore[no-untyped-call] # untyped there

@@ -1,17 +1,14 @@
-"""The one actor: a doorbell says that there may be work; jobs come first, then models that somebody wants tried."""
+"""The one actor: a doorbell says that there may be work."""
 
 import dramatiq
 
 from services.core.queue import ACTOR_NAME, QUEUE_NAME
-from services.worker.job_runner import JobRunner
-from services.worker.model_checks import ModelChecks
+from services.worker.work import Work
 
 
-def declare_actor(broker: dramatiq.Broker, runner: JobRunner, checks: ModelChecks) -> None:
-    """Answer the doorbells of `broker` with `runner` and `checks`."""
+def declare_actor(broker: dramatiq.Broker, work: Work) -> None:
+    """Answer the doorbells of `broker` by doing what is there."""
 
     @dramatiq.actor(actor_name=ACTOR_NAME, queue_name=QUEUE_NAME, broker=broker)
     def run_next_job() -> None:
-        runner.run_until_idle()
-        while not runner.draining and checks.run_one():
-            runner.run_until_idle()
+        work.do()

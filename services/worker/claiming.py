@@ -23,7 +23,12 @@ class Claiming:
     def as_idle_worker(self) -> Claim | None:
         """The next job of all that are ready."""
         self.require_volume()
-        return self._database.run(claims.claim, worker=self._worker, lease_seconds=self._settings.lease_seconds)
+        return self._database.run(
+            claims.claim,
+            worker=self._worker,
+            lease_seconds=self._settings.lease_seconds,
+            pool=self._settings.pool,
+        )
 
     def as_busy_worker(self, least_priority: Priority) -> Claim | None:
         """The next job that no idle worker wants.
@@ -37,6 +42,7 @@ class Claiming:
             claims.claim,
             worker=self._worker,
             lease_seconds=self._settings.lease_seconds,
+            pool=self._settings.pool,
             ready_for_seconds=self._settings.janitor_interval_seconds + IDLE_PICK_UP_SECONDS,
             least_priority=least_priority,
             untried_only=True,

@@ -23,6 +23,7 @@ from services.worker.job_runner import JobRunner
 from services.worker.memory import MemoryUse
 from services.worker.metrics import WorkerMetrics
 from services.worker.model_checks import ModelChecks
+from services.worker.work import Lookout, Work
 
 ANSWERS_PER_LEASE = 3
 """A heartbeat that the database leaves unanswered must end early enough for another one to save the lease."""
@@ -31,15 +32,22 @@ CONNECTIONS_PER_JOB = 2
 """One for its heartbeat, one for its verdict; the claims use what the pool may have above its size."""
 
 
+VERDICT_SECONDS = 5.0
+"""After the drain limit, for the job on the device to be given back."""
+
+
 def create_broker() -> RedisBroker:
     """The broker with the one actor; becomes Dramatiq's current one, as its command line asks."""
     settings = settings_or_exit()
     logs.configure(settings.log_level)
     metrics = WorkerMetrics()
     runner = make_runner(settings, metrics)
+    work = Work(runner, make_checks(settings))
+    lookout = None if settings.pool.takes_every_model else Lookout(work)
     client = connect(settings.redis_url, socket_timeout_seconds=WORKER_SOCKET_TIMEOUT_SECONDS)
-    broker = make_broker(client, settings.redis_namespace, [Life(runner, metrics, settings.worker_metrics_port)])
-    declare_actor(broker, runner, make_checks(settings))
+    life = Life(settings, runner, metrics, lookout)
+    broker = make_broker(client, settings.redis_namespace, [life])
+    declare_actor(broker, work)
     dramatiq.set_broker(broker)
     return broker
 
@@ -76,7 +84,8 @@ def make_checks(settings: Settings) -> ModelChecks:
     """What tries models for the console, with its own connections."""
     limit_seconds = float(max(settings.model_load_limit_seconds, settings.model_time_limit_seconds))
     worker = f"{socket.gethostname()}:{os.getpid()}"
-    return ModelChecks(Database(settings.database_url, pool_size=1), Blobs(settings.volume_dir), worker, limit_seconds)
+    database = Database(settings.database_url, pool_size=1)
+    return ModelChecks(database, Blobs(settings.volume_dir), worker, limit_seconds, settings.pool)
 
 
 def scratch_root() -> Path:
@@ -95,22 +104,30 @@ def scratch_root() -> Path:
 class Life(Middleware):
     """The worker's beginning and end: preloads and metrics; no more claims once it is told to stop, and no hosts."""
 
-    def __init__(self, runner: JobRunner, metrics: WorkerMetrics, metrics_port: int) -> None:
+    def __init__(self, settings: Settings, runner: JobRunner, metrics: WorkerMetrics, lookout: Lookout | None) -> None:
+        self._metrics_port = settings.worker_metrics_port
+        self._drain_seconds = settings.drain_seconds
         self._runner = runner
         self._metrics = metrics
-        self._metrics_port = metrics_port
+        self._lookout = lookout
 
     def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         """It listens for doorbells."""
         if self._metrics_port:
             self._metrics.serve(self._metrics_port)
         self._runner.start()
+        if self._lookout is not None:
+            self._lookout.start()
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         """SIGTERM has come; the job on the device has until the drain limit."""
+        if self._lookout is not None:
+            self._lookout.stop()
         self._runner.drain()
 
     def after_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
-        """Nothing runs any more."""
+        """Nothing that Dramatiq knows of runs any more."""
+        if self._lookout is not None:
+            self._lookout.join(self._drain_seconds + VERDICT_SECONDS)
         self._runner.close()
         self._metrics.close()

@@ -9,6 +9,7 @@ from services.core.db.session import Database
 from services.core.errors import SegIntError, Unavailable
 from services.core.model_check import ModelCheck, fingerprint_of
 from services.core.model_spec import model_spec
+from services.core.pools import Pool
 from services.worker import dry_run
 
 logger = logging.getLogger(__name__)
@@ -21,17 +22,18 @@ CHANGED = "The model was changed since the dry run was asked for; ask for anothe
 class ModelChecks:
     """Dry runs at this worker, one at a time and only between jobs."""
 
-    def __init__(self, database: Database, blobs: Blobs, worker: str, time_limit_seconds: float) -> None:
+    def __init__(self, database: Database, blobs: Blobs, worker: str, time_limit_seconds: float, pool: Pool) -> None:
         self._database = database
         self._blobs = blobs
         self._worker = worker
         self._time_limit_seconds = time_limit_seconds
+        self._pool = pool
 
     def run_one(self) -> bool:
         """Try the model that waits longest; False where none does."""
         lease_seconds = 2 * self._time_limit_seconds + MARGIN_SECONDS
         try:
-            check = self._database.run(model_checks.claim, self._worker, lease_seconds)
+            check = self._database.run(model_checks.claim, self._worker, lease_seconds, self._pool)
             if check is None:
                 return False
             logger.info("dry run begins", extra={"model": check.model_id, "attempt": check.attempt})

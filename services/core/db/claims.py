@@ -12,11 +12,15 @@ from sqlalchemy import ColumnElement, and_, func, literal, select, true, update
 from sqlalchemy.orm import Session
 
 from services.core.db import job_events
+from services.core.db.pool_reach import within_reach
 from services.core.db.storable_text import storable
 from services.core.db.tables import SegmentationJobRow as Row
 from services.core.jobs import COMPLETE_PERCENT, Claim, JobErrorCode, JobEventKind, JobState, Priority
+from services.core.pools import Pool
 
 STOPPING = "its worker was told to stop"
+
+EVERY_MODEL = Pool()
 
 
 class Heartbeat(NamedTuple):
@@ -32,15 +36,17 @@ def claim(
     *,
     worker: str,
     lease_seconds: float,
+    pool: Pool = EVERY_MODEL,
     ready_for_seconds: float = 0.0,
     least_priority: Priority = Priority.BATCH,
     untried_only: bool = False,
 ) -> Claim | None:
     """Take the next job by priority, then age; None when there is none.
 
-    Passed over are jobs of less than `least_priority`, and those that could have been claimed for less than
-    `ready_for_seconds`, so that a busy worker leaves them to an idle one. With `untried_only` there is none while the
-    next one has lost an attempt before: it is not passed over, or it would wait for ever where no worker falls idle.
+    Passed over are jobs of models that `pool` leaves to others, jobs of less than `least_priority`, and those that
+    could have been claimed for less than `ready_for_seconds`, so that a busy worker leaves them to an idle one. With
+    `untried_only` there is none while the next one has lost an attempt before: it is not passed over, or it would wait
+    for ever where no worker falls idle.
 
     The attempt is counted here, before anything runs, so that a job which kills its worker is counted too.
     SKIP LOCKED lets any number of workers claim at once without waiting for each other.
@@ -52,6 +58,7 @@ def claim(
             Row.run_after <= func.now() - seconds(ready_for_seconds),
             Row.priority >= int(least_priority),
             Row.cancel_requested.is_(False),
+            within_reach(Row.model_id, pool),
         )
         .order_by(Row.priority.desc(), Row.created_at)
         .limit(1)

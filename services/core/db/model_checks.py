@@ -7,9 +7,11 @@ from typing import Any
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
+from services.core.db.pool_reach import within_reach
 from services.core.db.storable_text import storable
 from services.core.db.tables import ModelCheckRow as Row
 from services.core.model_check import CheckState, ModelCheck
+from services.core.pools import Pool
 
 MOST_ATTEMPTS = 2
 """A model that takes the worker with it is tried once more, and then never again."""
@@ -30,8 +32,8 @@ def ask(session: Session, model_id: str, fingerprint: str) -> ModelCheck:
     return _value(row)
 
 
-def claim(session: Session, worker: str, lease_seconds: float) -> ModelCheck | None:
-    """The oldest dry run that waits, or whose worker fell silent; None where there is none."""
+def claim(session: Session, worker: str, lease_seconds: float, pool: Pool) -> ModelCheck | None:
+    """The oldest dry run of a model of `pool` that waits, or whose worker fell silent; None where there is none."""
     now = func.now()
     row = session.scalar(
         select(Row)
@@ -39,7 +41,8 @@ def claim(session: Session, worker: str, lease_seconds: float) -> ModelCheck | N
             or_(
                 Row.state == CheckState.QUEUED.value,
                 and_(Row.state == CheckState.RUNNING.value, Row.lease_expires_at < now),
-            )
+            ),
+            within_reach(Row.model_id, pool),
         )
         .order_by(Row.id)
         .limit(1)
@@ -50,7 +53,7 @@ def claim(session: Session, worker: str, lease_seconds: float) -> ModelCheck | N
     if row.attempt >= MOST_ATTEMPTS:
         row.state, row.error_text, row.finished_at = CheckState.FAILED.value, GAVE_UP, now
         session.flush()
-        return claim(session, worker, lease_seconds)
+        return claim(session, worker, lease_seconds, pool)
     row.state, row.worker = CheckState.RUNNING.value, worker
     row.attempt += 1
     row.lease_expires_at = now + timedelta(seconds=lease_seconds)

@@ -8,7 +8,9 @@ from services.core.catalogue import Attachment, ModelFamily, ModelVersion
 from services.core.db import catalogue, model_checks
 from services.core.db.session import Database
 from services.core.model_check import CheckState, ModelCheck, fingerprint_of
+from services.core.pools import Pool
 
+EVERY_MODEL = Pool()
 LONG, PAST = 600.0, -1.0
 """Leases, in seconds: one that lasts, and one that is over already."""
 
@@ -21,8 +23,10 @@ def database(new_database: Callable[[], str]) -> Iterator[Database]:
     made.close()
 
 
-def claim(database: Database, worker: str = "w", lease_seconds: float = LONG) -> ModelCheck | None:
-    return database.run(model_checks.claim, worker, lease_seconds)
+def claim(
+    database: Database, worker: str = "w", lease_seconds: float = LONG, pool: Pool = EVERY_MODEL
+) -> ModelCheck | None:
+    return database.run(model_checks.claim, worker, lease_seconds, pool)
 
 
 def newest(database: Database) -> ModelCheck:
