@@ -52,6 +52,7 @@ SEGINT_HEARTBEAT_FILE: /tmp/segint-heartbeat
 SEGINT_POOL_NAME: {{ .pool.name | quote }}
 SEGINT_POOL_MODELS: {{ include "segint.text" .pool.models }}
 SEGINT_POOL_EXCEPT_MODELS: {{ include "segint.text" .pool.exceptModels }}
+SEGINT_POOL_RUNTIMES: {{ include "segint.text" .pool.runtimes }}
 SEGINT_POOL_DEVICE: {{ ternary "cuda" "cpu" .pool.gpu.enabled }}
 {{- end }}
 
