@@ -49,7 +49,9 @@ def test_a_new_version_changes_no_selector(name: str, tmp_path: Path) -> None:
     later_chart = copy_of_chart(tmp_path, version="9.8.7", appVersion="9.8.7")
     now, later = shape(name), render(values_of(name), chart=later_chart)
     for kind in ("Deployment", "StatefulSet"):
-        assert [immutable_part(one) for one in now.of_kind(kind)] == [immutable_part(one) for one in later.of_kind(kind)]
+        assert [immutable_part(one) for one in now.of_kind(kind)] == [
+            immutable_part(one) for one in later.of_kind(kind)
+        ]
     # Then another image makes another Job, because it could not be changed
     (job,), (later_job,) = now.of_kind("Job"), later.of_kind("Job")
     assert job["metadata"]["name"] != later_job["metadata"]["name"]
@@ -96,7 +98,8 @@ def test_every_service_budget_and_policy_finds_pods() -> None:
     for name in SHAPES:
         rendered = shape(name)
         labels = [
-            one["spec"]["template"]["metadata"]["labels"] for one in rendered.of_kind("Deployment", "StatefulSet", "Job")
+            one["spec"]["template"]["metadata"]["labels"]
+            for one in rendered.of_kind("Deployment", "StatefulSet", "Job")
         ] + [one["metadata"]["labels"] for one in rendered.of_kind("Pod")]
         for one in rendered.of_kind("Service", "PodDisruptionBudget", "NetworkPolicy", "PodMonitor"):
             found = [pod for pod in labels if any(selects(selector, pod) for selector in raw_selectors_of(one))]

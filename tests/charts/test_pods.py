@@ -126,9 +126,9 @@ def test_a_worker_may_start_for_as_long_as_its_models_load(name: str) -> None:
         (worker,) = deployment["spec"]["template"]["spec"]["containers"]
         models = [one for one in data["SEGINT_PRELOAD_MODELS"].split(",") if one]
         probe = worker["startupProbe"]
-        assert probe["periodSeconds"] * probe["failureThreshold"] >= int(
-            data["SEGINT_MODEL_LOAD_LIMIT_SECONDS"]
-        ) * max(1, len(models))
+        assert probe["periodSeconds"] * probe["failureThreshold"] >= int(data["SEGINT_MODEL_LOAD_LIMIT_SECONDS"]) * max(
+            1, len(models)
+        )
         assert worker["livenessProbe"]["exec"] == probe["exec"]
 
 
@@ -249,7 +249,8 @@ def restricted_faults(spec: Document) -> list[str]:
             "runAsNonRoot": context.get("runAsNonRoot") is not True,
             "runAsUser": context.get("runAsUser") == 0,
             "seccompProfile": context.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"),
-            "capabilities": capabilities.get("drop") != ["ALL"] or capabilities.get("add", []) not in ([], ["NET_BIND_SERVICE"]),
+            "capabilities": capabilities.get("drop") != ["ALL"]
+            or capabilities.get("add", []) not in ([], ["NET_BIND_SERVICE"]),
             "procMount": own.get("procMount", "Default") != "Default",
             "seLinuxOptions": own.get("seLinuxOptions"),
         }

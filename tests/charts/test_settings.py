@@ -39,7 +39,7 @@ DERIVED = {
 
 def environment_of(rendered_shape: str, container: Document) -> dict[str, str]:
     """What a container's process finds, with a value for what a Secret would give."""
-    found = {}
+    found: dict[str, str] = {}
     for source in container.get("envFrom", []):
         found |= shape(rendered_shape).one("ConfigMap", source["configMapRef"]["name"])["data"]
     for one in container.get("env", []):
@@ -145,7 +145,7 @@ def settings_of(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) ->
             patch.delenv(name, raising=False)
         for name, value in environment.items():
             patch.setenv(name, value)
-        return Settings()  # type: ignore[call-arg] # from the environment
+        return Settings()
 
 
 def snake(key: str) -> str:
