@@ -10,7 +10,7 @@ import pytest
 import yaml
 from kubernetes_validate.utils import all_versions, major_minor
 
-from tests.charts.rendering import CHART, LEAST, SHAPES, render, shape, values_of
+from tests.charts.rendering import CHART, LEAST, SHAPES, containers, pods, render, shape, values_of
 
 MINORS = list(dict.fromkeys(major_minor(version) for version in all_versions()))[-3:]
 CUSTOM = {
@@ -70,6 +70,12 @@ def test_lint_finds_nothing(name: str) -> None:
     assert [one for one in found["messages"] if one["severity"] >= WARNING] == []
 
 
+def test_the_packed_chart_is_the_whole_chart(tmp_path: Path) -> None:
+    """What .helmignore leaves out is not needed."""
+    archive = helm_python.package(CHART, destination=tmp_path)
+    assert render(values_of("pools"), chart=Path(archive)) == shape("pools")
+
+
 def test_a_cluster_that_is_too_old_is_refused(tmp_path: Path) -> None:
     """The chart's `kubeVersion` is looked at: one from the future is refused."""
     # Given the chart as it is, and one that asks for a Kubernetes that is not there yet
@@ -115,8 +121,6 @@ def test_a_digest_goes_before_a_tag() -> None:
 
 def images_of(values: dict[str, Any]) -> set[str]:
     """Every image that a release names."""
-    from tests.charts.rendering import containers, pods
-
     return {one["image"] for _, pod in pods(render(values)) for one in containers(pod)}
 
 
