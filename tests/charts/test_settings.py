@@ -125,16 +125,18 @@ def test_what_the_services_would_refuse_together_the_chart_refuses(
 def test_the_folder_of_the_services_commands_is_right() -> None:
     """The modules that containers start are there under those names."""
     root = CHART.parents[1]
-    modules = {
-        one["command"][2]
+    commands = [
+        command
         for name in SHAPES
         for _, pod in pods(shape(name))
         for one in containers(pod)
-        if one.get("command", [])[:2] == ["python", "-m"]
-    }
-    assert modules == {"migrations", "services.worker"}
+        for command in (one.get("command", []), one.get("livenessProbe", {}).get("exec", {}).get("command", []))
+    ]
+    modules = {command[2] for command in commands if command[:2] == ["python", "-m"]}
+    assert modules == {"migrations", "services.worker", "services.worker.alive"}
     for module in modules:
-        assert (root / module.replace(".", "/")).is_dir()
+        path = root / module.replace(".", "/")
+        assert (path / "__main__.py").is_file() or path.with_suffix(".py").is_file()
     tree = ast.parse((root / "services" / "api" / "app.py").read_text(encoding="utf-8"))
     assert "create_app_from_environment" in {one.name for one in tree.body if isinstance(one, ast.FunctionDef)}
 
