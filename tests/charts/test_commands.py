@@ -44,9 +44,7 @@ class Machine:
 
     def container(self, kind: str, name: str, *, first: bool = False) -> Document:
         """A container of the pod that this document describes; the `first` one is an init container."""
-        (document,) = (
-            one for one in self.rendered.of_kind(kind) if one["metadata"]["name"].startswith(f"rel-{name}")
-        )
+        (document,) = (one for one in self.rendered.of_kind(kind) if one["metadata"]["name"].startswith(f"rel-{name}"))
         spec = document["spec"] if kind == "Pod" else document["spec"]["template"]["spec"]
         return dict(spec["initContainers" if first else "containers"][0])
 

@@ -69,8 +69,7 @@ def test_keda_counts_what_the_pools_workers_claim_and_run(
     # Given the statement of a pool, and the pool as its workers read it
     query = trigger_of(pool)["metadata"]["query"]
     for name, value in (SECRETS | shape("pools").one("ConfigMap", f"rel-worker-{pool}")["data"]).items():
-        if name != "SEGINT_HEARTBEAT_FILE":
-            monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, value)
     reach = Settings().pool
 
     def claimable(session: Session) -> int:
