@@ -61,6 +61,21 @@ def test_every_pod_leaves_kubernetes_alone_and_writes_to_its_volumes_only(name: 
             assert "emptyDir" not in volume or volume["emptyDir"]["sizeLimit"], "without a limit it may fill the node"
 
 
+@pytest.mark.parametrize(("name", "title"), PODS)
+def test_no_port_and_no_mount_is_there_twice(name: str, title: str) -> None:
+    """Lists that Kubernetes merges by a key, which it refuses where that is there twice."""
+    spec = pod(name, title)
+    for one in containers(spec):
+        for keys in (
+            [port["containerPort"] for port in one.get("ports", [])],
+            [port["name"] for port in one.get("ports", [])],
+            [mount["mountPath"] for mount in one["volumeMounts"]],
+        ):
+            assert len(set(keys)) == len(keys)
+    for named in (containers(spec), spec["volumes"]):
+        assert len({one["name"] for one in named}) == len(named)
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_service_accounts_exist_and_have_no_token(name: str) -> None:
     accounts = {one["metadata"]["name"]: one for one in shape(name).of_kind("ServiceAccount")}

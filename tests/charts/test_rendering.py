@@ -65,6 +65,12 @@ def test_every_document_is_in_the_releases_namespace_and_none_is_there_twice(nam
 
 
 @pytest.mark.parametrize("name", SHAPES)
+def test_the_same_values_are_the_same_release(name: str) -> None:
+    """Nothing random and no time of day: `helm upgrade` without a change changes nothing."""
+    assert render(values_of(name)) == shape(name)
+
+
+@pytest.mark.parametrize("name", SHAPES)
 def test_lint_finds_nothing(name: str) -> None:
     found = helm_python.lint(CHART, dict(values_of(name)), strict=True)
     assert [one for one in found["messages"] if one["severity"] >= WARNING] == []
