@@ -31,6 +31,7 @@ from services.worker.hosts import ModelHosts
 from services.worker.lease import StopReason
 from services.worker.metrics import WorkerMetrics
 from services.worker.preload import Preload
+from services.worker.pulse import ROUND_LIMIT_SECONDS, WORK, Pulse
 from services.worker.running_job import RunningJob, Stage
 from services.worker.verdicts import OUTAGE_PAUSE_SECONDS, Verdicts
 
@@ -60,12 +61,14 @@ class JobRunner:
         doorbell: Doorbell,
         worker: str,
         metrics: WorkerMetrics,
+        pulse: Pulse,
     ) -> None:
         self._settings = settings
         self._database = database
         self._blobs = blobs
         self._hosts = hosts
         self._doorbell = doorbell
+        self._pulse = pulse
         self._claiming = Claiming(settings, database, blobs, worker)
         self._metrics = metrics
         self._verdicts = Verdicts(settings, database, blobs, metrics)
@@ -88,6 +91,10 @@ class JobRunner:
         """Begin to load the models that are to be warm before the first job. Returns at once."""
         self._preload.start()
 
+    def until_ready(self) -> None:
+        """Wait until those models are loaded, or are known not to be loadable."""
+        self._preload.wait()
+
     @property
     def draining(self) -> bool:
         """Whether it was told to stop, and begins nothing any more."""
@@ -102,6 +109,7 @@ class JobRunner:
         self._preload.wait()
         claimed_any = False
         while not self._draining.is_set():
+            self._pulse.due(WORK, ROUND_LIMIT_SECONDS)
             with self._changed:
                 changes, running = self._changes, len(self._jobs)
                 tried_before = any(job.claim.attempt > 1 for job in self._jobs)
