@@ -28,6 +28,7 @@ from services.core.model_choices import Activation, Blending, Call, Decision, No
 from services.core.model_spec import ModelSpec, StructureSpec
 from services.core.volumes import Geometry, Volume
 from services.worker.engine import model as engine
+from services.worker.engine.allocations import lasting
 from services.worker.engine.decisions import Decider
 from services.worker.engine.preprocessing import ModelInput
 from services.worker.engine.windows import patch_starts
@@ -158,10 +159,13 @@ def job(model: engine.EngineModel, predictor: Timed, compressed: bytes, shape: t
     predictor.seconds = 0.0
     began = time.perf_counter()
     started = began
-    voxels = np.empty(shape, np.int16)
+    # Apart from the heap, as in a model host, which shares both with its worker.
+    on_host = torch.device("cpu")
+    voxels = lasting(shape, torch.int16, on_host).numpy()
     decode(compressed, voxels)
     seconds["decode"] = time.perf_counter() - started
-    masks = Masks([np.zeros((plane_count(STRUCTURES), *shape), np.uint8)], [0] * STRUCTURES)
+    planes = lasting((plane_count(STRUCTURES), *shape), torch.uint8, on_host).numpy()
+    masks = Masks([planes], [0] * STRUCTURES)
     with (
         added_up(seconds, "to_device", engine, "model_input", predictor.device),
         added_up(seconds, "preprocess", ModelInput, "patch", predictor.device),

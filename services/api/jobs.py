@@ -109,6 +109,7 @@ def document_of(status: JobStatus, attempt_limit: int) -> dict[str, Any]:
         "cancel_requested": job.cancel_requested,
         "queue_position": status.queue_position,
         "remaining_seconds": status.remaining_seconds,
+        "obstacle": status.obstacle,
         "worker": job.worker,
         "created_at": _time(job.created_at),
         "claimed_at": _time(job.claimed_at),

@@ -63,6 +63,8 @@ class JobPage(_Document):
     queue_position: int | None = None
     """1 is next; None unless it waits."""
     remaining_seconds: float | None = None
+    obstacle: str = ""
+    """Why no worker that is there will take it."""
     worker: str | None = None
     created_at: AwareDatetime
     claimed_at: AwareDatetime | None = None

@@ -38,7 +38,7 @@ def job_as_text(page: JobPage, width: int | None = None) -> Text:
     text.append("\n\n")
     for label, value in _facts(page):
         text.append(f"  {label:<{LABEL_WIDTH}}", "dim")
-        text.append(f"{_wrapped(_line(value), LABEL_WIDTH + 2, width)}\n", "red" if label == "error" else "")
+        text.append(f"{_wrapped(_line(value), LABEL_WIDTH + 2, width)}\n", "red" if label in {"error", "waits"} else "")
     header, *lines = _time_line(page)
     text.append(f"\n{header}", "dim")
     for line in lines:
@@ -77,6 +77,8 @@ def local_time(at: datetime) -> str:
 def _facts(page: JobPage) -> Iterator[tuple[str, str]]:
     yield "model", page.model
     yield "priority", page.priority
+    if page.obstacle:
+        yield "waits", page.obstacle
     if page.submitted_by:
         yield "from", page.submitted_by
     if page.attempt:

@@ -193,4 +193,6 @@ class JobStatus:
     """1 is claimed next; None unless it is queued."""
     remaining_seconds: float | None
     """Estimate from the history of the models involved; None where there is none, and once it is finished."""
+    obstacle: str = ""
+    """Why no worker that is there will take it; empty where one will, and once one has."""
     ran_with: RanWith | None = None

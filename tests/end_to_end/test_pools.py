@@ -41,6 +41,8 @@ def test_each_pool_runs_its_models_and_no_others(deployment: Deployment) -> None
     other = deployment.submit()
     assert deployment.finished(other).percent == 100
     assert state_of(deployment, job_id) == JobState.QUEUED
+    page = deployment.get(f"/api/segint/v1/jobs/{job_id}").json()
+    assert page["obstacle"] == "No pool of workers that is running runs this model (rest); start one that does."
     deployment.start_again("slow")
     assert_done_once(deployment, [job_id])
 

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from services.core.db.pool_reach import within_reach
-from services.core.db.tables import SegmentationJobRow
+from services.core.db.tables import ModelVersionRow, SegmentationJobRow
 from services.core.db.tables import WorkerRow as Row
 from services.core.db.workers import is_there
 from services.core.jobs import JobState
@@ -37,6 +37,20 @@ def pool_figures(session: Session) -> list[PoolFigures]:
     return [
         PoolFigures(name, workers, _waiting(session, reaches[name])) for name, workers in session.execute(counts).all()
     ]
+
+
+def obstacle_to(session: Session, model_id: str) -> str:
+    """Why no worker that is there runs the model, and what to do; empty where one does."""
+    newest = select(Row.pool, Row.reach).ext(distinct_on(Row.pool)).where(is_there())
+    pools = [_pool(*row) for row in session.execute(newest.order_by(Row.pool, Row.seen_at.desc()))]
+    if not pools:
+        return "No worker is running; start one."
+    for pool in pools:
+        runs = select(within_reach(ModelVersionRow.model_id, pool)).where(ModelVersionRow.model_id == model_id)
+        if session.scalar(runs):
+            return ""
+    names = ", ".join(pool.name for pool in pools)
+    return f"No pool of workers that is running runs this model ({names}); start one that does."
 
 
 def _waiting(session: Session, pool: Pool) -> int:

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Text, and_, func, or_, select, true
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import Session
 
-from services.core.db import job_events, provenance
+from services.core.db import job_events, pool_figures, provenance
 from services.core.db.tables import SegmentationJobRow as Row
 from services.core.jobs import UNFINISHED, Job, JobState, JobStatus
 
@@ -17,7 +17,7 @@ HISTORY = 20
 
 def status_of(session: Session, job: Job) -> JobStatus:
     """`job` with its time line, its place in the queue and the estimate of its remaining time."""
-    position, remaining = None, None
+    position, remaining, obstacle = None, None, ""
     if job.state in UNFINISHED:
         now: datetime = session.scalar(select(func.now()))  # type: ignore[assignment] # it always has a value
         running = session.execute(
@@ -28,13 +28,15 @@ def status_of(session: Session, job: Job) -> JobStatus:
             ahead = select(Row.model_id, func.count()).where(_before(job)).group_by(Row.model_id)
             before = dict(iter(session.execute(ahead)))
             position = sum(before.values()) + 1
+            obstacle = pool_figures.obstacle_to(session, job.model_id)
         models = {job.model_id, *before, *(row.model_id for row in running)}
         typical = typical_run_seconds(session, models)
         started = [(row.model_id, (now - row.claimed_at).total_seconds() if row.claimed_at else 0.0) for row in running]
         elapsed = (now - job.claimed_at).total_seconds() if job.claimed_at and position is None else 0.0
         workers = len({row.worker for row in running})
         remaining = estimate_seconds(typical, job.model_id, elapsed, before, started if position else [], workers)
-    return JobStatus(job, job_events.of_job(session, job.id), position, remaining, provenance.of_job(session, job.id))
+    ran_with = provenance.of_job(session, job.id)
+    return JobStatus(job, job_events.of_job(session, job.id), position, remaining, obstacle, ran_with)
 
 
 def typical_run_seconds(session: Session, model_ids: set[str]) -> dict[str, float]:

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import delete, func, text, update
 
 from services.core.db import workers
-from services.core.db.pool_figures import PoolFigures
+from services.core.db.pool_figures import PoolFigures, obstacle_to
 from services.core.db.queue_figures import QueueFigures, queue_figures
 from services.core.db.tables import WorkerRow
 from services.core.jobs import JobState
@@ -69,3 +69,19 @@ def test_a_pool_that_was_taken_away_is_forgotten(at_hand: Jobs) -> None:
     at_hand.database.run(workers.tell, "new", Pool("here"), [])
     at_hand.database.run(workers.forget_silent)
     assert figures(at_hand).pools == [PoolFigures("here", 1, 0)]
+
+
+def test_a_job_that_nobody_takes_says_why(at_hand: Jobs) -> None:
+    def obstacle() -> str:
+        return at_hand.database.run(obstacle_to, MODEL)
+
+    assert obstacle() == "No worker is running; start one."
+    # Given workers of pools that leave the model to others
+    at_hand.database.run(workers.tell, "a", Pool("small", except_models=(MODEL,)), [])
+    at_hand.database.run(workers.tell, "b", Pool("other", models=("other",)), [])
+    assert obstacle() == "No pool of workers that is running runs this model (other, small); start one that does."
+    # When one comes that runs it, Then nothing stands in the way, until it ends
+    at_hand.database.run(workers.tell, "c", Pool("all"), [])
+    assert obstacle() == ""
+    at_hand.database.run(workers.leave, "c")
+    assert obstacle().startswith("No pool")

@@ -19,6 +19,7 @@
     const stages = Object.entries(job.stage_seconds).map(([name, seconds]) => `${name} ${seconds.toFixed(2)} s`);
     const lines = {
       "Place in the queue": job.queue_position,
+      "Waits": job.obstacle || null,
       "Still takes about": job.remaining_seconds === null ? null : segint.duration(job.remaining_seconds),
       Priority: job.priority,
       Attempt: `${job.attempt} of ${job.attempt_limit}`,
