@@ -70,6 +70,7 @@ class JobRunner:
         self._doorbell = doorbell
         self._pulse = pulse
         self._claiming = Claiming(settings, database, blobs, worker)
+        self._metrics = metrics
         self._verdicts = Verdicts(settings, database, blobs, metrics)
         self._preload = Preload(settings.preload_models, self._claiming, blobs, database, hosts)
         self._device = DeviceTurns()
@@ -84,6 +85,7 @@ class JobRunner:
         """Whether that happened with it again, though it was thought to be nearly done."""
         self._last_seconds: dict[str, float] = {}
         """What each model's last run took."""
+        metrics.watch_jobs_in_hand(lambda: len(self._jobs))
 
     def start(self) -> None:
         """Begin to load the models that are to be warm before the first job. Returns at once."""
@@ -201,6 +203,7 @@ class JobRunner:
 
     def _begin(self, claim: Claim) -> None:
         logger.info("claimed", extra={"job": str(claim.job_id), "model": claim.model_id, "attempt": claim.attempt})
+        self._metrics.job_claimed(claim.model_id)
         job = RunningJob(
             claim,
             self._settings,
@@ -265,6 +268,7 @@ class JobRunner:
             time_limit_seconds=self._time_limit_seconds(entry),
             report_percent=job.report_percent,
             note=partial(self._note, claim),
+            model_ran=partial(self._metrics.model_ran, claim.model_id),
             host_started=job.host_started,
             on_device=job.on_device,
         )
