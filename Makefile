@@ -93,7 +93,7 @@ protos: $(STAMP) ## regenerate services/core/wire/_pb from protos/
 	$(BIN)/python protos/generate.py
 
 .PHONY: docs
-docs: $(STAMP) ## regenerate the settings table of the README and docs/model-options.md
+docs: $(STAMP) ## regenerate the tables of the README, docs/model-options.md and the chart's README
 	$(BIN)/python docs/generate.py
 
 .PHONY: bench

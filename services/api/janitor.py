@@ -5,6 +5,7 @@ It runs in every API process, because workers may be scaled to zero; an advisory
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from services.api.metrics import Metrics
 from services.api.mount import Mount
 from services.api.orphans import Orphans
 from services.core.blobs import Blobs
-from services.core.db import attempts, janitor_rounds, jobs, locks, model_checks, retention
+from services.core.db import attempts, janitor_rounds, jobs, locks, model_checks, retention, workers
 from services.core.db.session import AsyncDatabase, Session
 from services.core.errors import Unavailable
 from services.core.jobs import JobState
@@ -32,6 +33,9 @@ JANITOR_LOCK = 0x5E61_0002
 
 TIDYING_LOCK = 0x5E61_0003
 """So is this."""
+
+LOOK_AT_WORKERS_SECONDS = 600.0
+"""Between two looks for workers that ended long ago."""
 
 MOST_DOORBELLS = 64
 """That wait at one time for want of workers: more than a deployment has idle ones."""
@@ -71,6 +75,7 @@ class Janitor:
         self._metrics = metrics
         self._orphans = Orphans(settings, database, blobs, metrics)
         self._held_up: set[attempts.HeldUpLease] = set()
+        self._forget_workers_at = 0.0
 
     async def run(self) -> None:
         """Work until cancelled; a database, a volume or a Redis that is away costs rounds, not the task."""
@@ -125,6 +130,9 @@ class Janitor:
         policy = attempts.RetryPolicy(
             settings.attempt_limit, settings.retry_delay_seconds, settings.result_retention_hours
         )
+        if time.monotonic() >= self._forget_workers_at:
+            self._forget_workers_at = time.monotonic() + LOOK_AT_WORKERS_SECONDS
+            workers.forget_silent(session)
         expired = retention.expire(session)
         if expired:
             logger.info("expired", extra={"jobs": expired})

@@ -91,6 +91,8 @@ class ModelHost:
         self.spec = spec
         self.memory_use = MemoryUse()
         """As measured after it last loaded or segmented."""
+        self.loaded_at: float | None = None
+        """When its model was ready, on the monotonic clock."""
         self._scratch = scratch
         self._memory_limit_bytes = memory_limit_bytes
         self._spawner = spawner  # kept, because the host ends with its thread
@@ -137,6 +139,7 @@ class ModelHost:
         """
         request = {"kind": "load", "spec": self.spec.to_json()}
         self._exchange(request, None, time_limit_seconds, _Listener(), keep_on_failure=False)
+        self.loaded_at = time.monotonic()
 
     def segment(
         self,

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from services.core.db.pool_figures import PoolFigures, pool_figures
 from services.core.db.tables import ModelVersionRow
 from services.core.db.tables import SegmentationJobRow as Row
-from services.core.db.worker_presence import PoolFigures, pool_figures
 from services.core.jobs import JobState
 
 KEPT_STATES = tuple(state for state in JobState if state is not JobState.EXPIRED)
