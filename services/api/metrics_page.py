@@ -35,9 +35,9 @@ class MetricsPage:
 
     def __init__(self, metrics: Metrics, database: AsyncDatabase, blobs: Blobs, doorbell: Doorbell) -> None:
         self._metrics = metrics
-        self._figures = _Question(lambda: database.read(queue_figures), "database")
-        self._doorbells = _Question(lambda: to_thread.run_sync(doorbell.waiting), "redis")
-        self._room = _Question(lambda: to_thread.run_sync(blobs.room), "volume")
+        self._figures = Question(lambda: database.read(queue_figures), "database")
+        self._doorbells = Question(lambda: to_thread.run_sync(doorbell.waiting), "redis")
+        self._room = Question(lambda: to_thread.run_sync(blobs.room), "volume")
 
     async def show(self, _: Request) -> Response:
         """Counters of this process, and the surroundings as they are now."""
@@ -88,7 +88,7 @@ class MetricsPage:
         return [jobs, oldest, ready, workers, waiting]
 
 
-class _Question(Generic[T]):
+class Question(Generic[T]):
     """Something asked of what may not answer. One is under way at most: a volume that hangs holds one thread."""
 
     def __init__(self, ask: Callable[[], Awaitable[T]], what: str) -> None:

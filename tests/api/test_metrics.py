@@ -1,4 +1,4 @@
-"""GET /metrics while what it asks is away, and with a large catalogue."""
+"""GET /metrics while what it asks is away, with a large catalogue, and with a janitor that has work."""
 
 import asyncio
 import socket
@@ -8,17 +8,21 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import func, update
 from starlette.requests import Request
 
 from services.api.metrics import Metrics
-from services.api.metrics_page import PATIENCE_SECONDS, MetricsPage
+from services.api.metrics_page import PATIENCE_SECONDS, MetricsPage, Question
 from services.core.blobs import Blobs
 from services.core.catalogue import ModelFamily, ModelVersion
-from services.core.db import catalogue
+from services.core.db import catalogue, claims
 from services.core.db.session import AsyncDatabase, Database
+from services.core.db.tables import SegmentationJobRow
 from services.core.model_labels import MOST_MODELS, OTHER_MODELS
 from services.core.queue import Doorbell
 from services.core.settings import Settings
+from tests.conftest import MakeDeployment
+from tests.deployment import SAMPLE_MODEL, wait_for
 
 
 @pytest.fixture
@@ -60,6 +64,33 @@ def test_it_answers_soon_though_nothing_else_does(silent_port: int, tmp_path: Pa
     assert 'segint_build_info{service="api"' in text
 
 
+def test_what_never_answers_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.api.metrics_page.PATIENCE_SECONDS", 0.1)
+    asked = 0
+
+    async def story() -> None:
+        answered = asyncio.Event()
+
+        async def ask() -> int:
+            nonlocal asked
+            asked += 1
+            await answered.wait()
+            return 7
+
+        question = Question(ask, "volume")
+        # Given a question that is not answered, however often it is put
+        for _ in range(3):
+            assert await question.answer() == (False, None)
+        assert asked == 1
+        # When an answer comes at last, then it is not taken for one to the next question, which is put anew
+        answered.set()
+        await asyncio.sleep(0)
+        assert await question.answer() == (True, 7)
+        assert asked == 2
+
+    asyncio.run(asyncio.wait_for(story(), 10))
+
+
 def test_models_beyond_the_bound_are_one_label(new_settings: Callable[..., Settings]) -> None:
     # Given more models than become labels
     settings = new_settings()
@@ -83,3 +114,42 @@ def test_models_beyond_the_bound_are_one_label(new_settings: Callable[..., Setti
     assert labels[0] == labels[1]
     assert labels[0] == {*(version.model_id for version in versions[:MOST_MODELS]), OTHER_MODELS}
     assert "segint_database_up 1.0" in pages[0]
+
+
+def test_the_janitor_counts_what_it_does(own_deployment: MakeDeployment) -> None:
+    # Given a job whose worker falls silent, and whose doorbell is lost
+    settings = {"attempt_limit": 2, "retry_delay_seconds": 0, "lease_seconds": 3, "heartbeat_seconds": 1}
+    deployment = own_deployment(**settings).import_sample().start_api()
+    job_id = deployment.submit()
+    doorbell = Doorbell(deployment.settings.redis_url, deployment.settings.redis_namespace)
+    database = deployment.database()
+
+    def counted(series: str) -> float:
+        lines = [line for line in deployment.get("/metrics").text.splitlines() if line.startswith(f"{series} ")]
+        return float(lines[0].split()[-1]) if lines else -1
+
+    def reaches(series: str, least: float) -> None:
+        wait_for(lambda: counted(series) >= least, f"{series} {least:g}")
+
+    doorbell.take()
+    doorbell.close()
+    reaches("segint_janitor_doorbells_rung_total", 1)
+    failures = f'segint_job_failures_total{{code="internal",model="{SAMPLE_MODEL}"}}'
+    assert counted(failures) == 0
+    # When it is taken back, and again, which was its last attempt
+    for outcome in ("queued", "failed"):
+        claim = wait_for(lambda: database.run(claims.claim, worker="w", lease_seconds=0.1), "a claim")
+        assert claim is not None
+        reaches(f'segint_leases_expired_total{{outcome="{outcome}"}}', 1)
+    # Then each is counted once, and the failure as the model's
+    assert counted('segint_leases_expired_total{outcome="queued"}') == 1
+    assert counted(failures) == 1
+    # When the job is past its retention
+    past = update(SegmentationJobRow).where(SegmentationJobRow.id == job_id)
+    database.run(lambda session: session.execute(past.values(expires_at=func.now())))
+    database.close()
+    # Then so is that, with its file
+    reaches("segint_janitor_jobs_expired_total", 1)
+    reaches('segint_janitor_files_deleted_total{kind="input"}', 1)
+    reaches('segint_janitor_rounds_total{loop="volume"}', 1)
+    assert counted("segint_janitor_file_faults_total") == 0

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 import yaml
 
-from tests.monitoring.files import ALERT_TESTS, ALERTS, ROOT, RUNBOOKS, alerts, dashboard, panels
+from services.core.db.workers import SILENT_SECONDS
+from tests.monitoring.files import ALERT_TESTS, ALERTS, DASHBOARD, ROOT, RUNBOOKS, alerts, dashboard, panels
 from tests.monitoring.prometheus import NEEDS_PROMETHEUS
 
 COLUMNS = 24
@@ -94,6 +95,26 @@ def test_the_pages_name_what_is_exported() -> None:
             prefix = pattern.split("(")[0]
             for part in parts:
                 assert any(re.match(prefix + part, known) for known in listed), f"{name}: {prefix}{part}"
+
+
+def test_the_pages_look_for_what_is_logged() -> None:
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "services").rglob("*.py"))
+    logs = "\n".join(re.findall(r"logger\.\w+\(\s*\"([^\"]+)\"", source))
+    looked_for = [
+        words
+        for _, text in pages()
+        for pattern in re.findall(r"kubectl [^\n]* logs [^\n]*grep (?:-E )?'([^']+)'", text)
+        for words in pattern.split("|")
+        if words != "MODEL"
+    ]
+    assert len(looked_for) >= 8
+    assert [words for words in looked_for if words not in logs] == []
+    assert "`worker not told of`" in "".join(text for _, text in pages())
+
+
+def test_how_long_a_worker_is_believed_is_said_alike() -> None:
+    for path in (ROOT / "docs" / "metrics.md", RUNBOOKS / "SegIntPoolWithoutWorkers.md", DASHBOARD):
+        assert f"{SILENT_SECONDS} seconds" in path.read_text(encoding="utf-8"), path
 
 
 def test_links_between_pages_lead_somewhere() -> None:
