@@ -18,8 +18,10 @@ def upgrade() -> None:
         "worker",
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("pool", sa.Text(), server_default="", nullable=False),
+        sa.Column("reach", postgresql.JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False),
         sa.Column("models", postgresql.JSONB(), server_default=sa.text("'[]'::jsonb"), nullable=False),
         sa.Column("seen_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_worker")),
     )
 

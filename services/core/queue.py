@@ -3,6 +3,8 @@
 The API rings by actor name, so it needs neither the actor's code nor torch.
 """
 
+from collections.abc import Callable
+
 import dramatiq
 import redis
 from dramatiq.brokers.redis import RedisBroker
@@ -35,9 +37,11 @@ def connect(url: str, *, socket_timeout_seconds: float) -> redis.Redis:
     return redis.Redis(connection_pool=pool)
 
 
-def make_broker(client: redis.Redis, namespace: str, middleware: list[Middleware]) -> RedisBroker:
+def make_broker(
+    client: redis.Redis, namespace: str, middleware: list[Middleware], kind: Callable[..., RedisBroker] = RedisBroker
+) -> RedisBroker:
     """A broker with exactly the middleware given: no retries, age or time limits of Dramatiq's own."""
-    broker = RedisBroker(client=client, namespace=namespace, middleware=middleware)  # type: ignore[no-untyped-call] # untyped there
+    broker = kind(client=client, namespace=namespace, middleware=middleware)
     broker.declare_queue(QUEUE_NAME)
     return broker
 

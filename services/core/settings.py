@@ -147,6 +147,12 @@ class Settings(BaseSettings):
         "deleted or the job failed.",
     )
 
+    heartbeat_file: str = Field(
+        "",
+        description="File that a worker writes every few seconds while its loops turn, first once it is ready: what "
+        "`python -m services.worker.alive` looks at, the probe of a container. Empty: none.",
+    )
+
     # Pools of workers
     pool_name: str = Field(
         "default",

@@ -7,6 +7,8 @@ is idle. The jobs have threads of their own, see `job_runner`; the doorbells' on
 import ctypes
 import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 PICK_UP_MS = 50
 """Dramatiq's idle poll; its default of a second would be the wait of every job. It has no flag, only this variable."""
@@ -31,12 +33,20 @@ def main() -> int:
     from services.worker.pool_device import keep_to_device
 
     settings = settings_or_exit()
+    forget_signs_of_life(settings.heartbeat_file)
     keep_to_device(settings.pool_device)
     shutdown_ms = (settings.drain_seconds + SHUTDOWN_MARGIN_SECONDS) * 1000
     arguments = ["services.worker.main:create_broker", "--processes", "1", "--threads", "1", "--queues", QUEUE_NAME]
     arguments += ["--worker-shutdown-timeout", str(shutdown_ms)]
     parsed = cli.make_argument_parser().parse_args(arguments)  # type: ignore[no-untyped-call] # untyped there
     return int(cli.main(parsed) or 0)  # type: ignore[no-untyped-call] # untyped there
+
+
+def forget_signs_of_life(heartbeat_file: str) -> None:
+    """Remove what an earlier worker left in the same container: this one is not ready because that one was."""
+    if heartbeat_file:
+        with suppress(OSError):  # where it cannot be removed it cannot be written either, which is told later
+            Path(heartbeat_file).unlink()
 
 
 def hide_environment() -> None:

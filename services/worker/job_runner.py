@@ -31,6 +31,7 @@ from services.worker.hosts import ModelHosts
 from services.worker.lease import StopReason
 from services.worker.metrics import WorkerMetrics
 from services.worker.preload import Preload
+from services.worker.pulse import ROUND_LIMIT_SECONDS, WORK, Pulse
 from services.worker.running_job import RunningJob, Stage
 from services.worker.verdicts import OUTAGE_PAUSE_SECONDS, Verdicts
 
@@ -60,13 +61,16 @@ class JobRunner:
         doorbell: Doorbell,
         worker: str,
         metrics: WorkerMetrics,
+        pulse: Pulse,
     ) -> None:
         self._settings = settings
         self._database = database
         self._blobs = blobs
         self._hosts = hosts
         self._doorbell = doorbell
+        self._pulse = pulse
         self._claiming = Claiming(settings, database, blobs, worker)
+        self._metrics = metrics
         self._verdicts = Verdicts(settings, database, blobs, metrics)
         self._preload = Preload(settings.preload_models, self._claiming, blobs, database, hosts)
         self._device = DeviceTurns()
@@ -81,10 +85,15 @@ class JobRunner:
         """Whether that happened with it again, though it was thought to be nearly done."""
         self._last_seconds: dict[str, float] = {}
         """What each model's last run took."""
+        metrics.watch_jobs_in_hand(lambda: len(self._jobs))
 
     def start(self) -> None:
         """Begin to load the models that are to be warm before the first job. Returns at once."""
         self._preload.start()
+
+    def until_ready(self) -> None:
+        """Wait until those models are loaded, or are known not to be loadable."""
+        self._preload.wait()
 
     @property
     def draining(self) -> bool:
@@ -100,6 +109,7 @@ class JobRunner:
         self._preload.wait()
         claimed_any = False
         while not self._draining.is_set():
+            self._pulse.due(WORK, ROUND_LIMIT_SECONDS)
             with self._changed:
                 changes, running = self._changes, len(self._jobs)
                 tried_before = any(job.claim.attempt > 1 for job in self._jobs)
@@ -193,6 +203,7 @@ class JobRunner:
 
     def _begin(self, claim: Claim) -> None:
         logger.info("claimed", extra={"job": str(claim.job_id), "model": claim.model_id, "attempt": claim.attempt})
+        self._metrics.job_claimed(claim.model_id)
         job = RunningJob(
             claim,
             self._settings,
@@ -257,6 +268,7 @@ class JobRunner:
             time_limit_seconds=self._time_limit_seconds(entry),
             report_percent=job.report_percent,
             note=partial(self._note, claim),
+            model_ran=partial(self._metrics.model_ran, claim.model_id),
             host_started=job.host_started,
             on_device=job.on_device,
         )

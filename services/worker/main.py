@@ -6,11 +6,13 @@ Dramatiq calls `create_broker` in each worker process after its fork; connection
 import os
 import socket
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import Middleware
+from prometheus_client import disable_created_metrics
 
 from services.core import logs
 from services.core.blobs import Blobs
@@ -20,10 +22,12 @@ from services.core.settings import Settings, settings_or_exit
 from services.worker.actors import declare_actor
 from services.worker.hosts import ModelHosts
 from services.worker.job_runner import JobRunner
+from services.worker.listening import ListeningBroker
 from services.worker.memory import MemoryUse
 from services.worker.metrics import WorkerMetrics
 from services.worker.model_checks import ModelChecks
 from services.worker.presence import Presence
+from services.worker.pulse import DOORBELLS, LISTEN_LIMIT_SECONDS, HeartbeatFile, Pulse
 from services.worker.work import Lookout, Work
 
 ANSWERS_PER_LEASE = 3
@@ -41,14 +45,18 @@ def create_broker() -> RedisBroker:
     """The broker with the one actor; becomes Dramatiq's current one, as its command line asks."""
     settings = settings_or_exit()
     logs.configure(settings.log_level)
-    metrics = WorkerMetrics()
+    # Half of all series, and `process_start_time_seconds` tells as much.
+    disable_created_metrics()  # type: ignore[no-untyped-call] # untyped there
+    metrics = WorkerMetrics(settings.pool_name)
+    pulse = Pulse()
     hosts = make_hosts(settings, metrics)
-    runner = make_runner(settings, hosts, metrics)
-    work = Work(runner, make_checks(settings))
+    runner = make_runner(settings, hosts, metrics, pulse)
+    work = Work(runner, make_checks(settings), pulse)
     lookout = None if settings.pool.takes_every_model else Lookout(work)
     client = connect(settings.redis_url, socket_timeout_seconds=WORKER_SOCKET_TIMEOUT_SECONDS)
-    life = Life(settings, runner, make_presence(settings, hosts), metrics, lookout)
-    broker = make_broker(client, settings.redis_namespace, [life])
+    life = Life(settings, runner, make_presence(settings, hosts), metrics, lookout, pulse)
+    listening = partial(ListeningBroker, looks=partial(pulse.due, DOORBELLS, LISTEN_LIMIT_SECONDS))
+    broker = make_broker(client, settings.redis_namespace, [life], listening)
     declare_actor(broker, work)
     dramatiq.set_broker(broker)
     return broker
@@ -68,7 +76,7 @@ def make_hosts(settings: Settings, metrics: WorkerMetrics) -> ModelHosts:
     )
 
 
-def make_runner(settings: Settings, hosts: ModelHosts, metrics: WorkerMetrics) -> JobRunner:
+def make_runner(settings: Settings, hosts: ModelHosts, metrics: WorkerMetrics, pulse: Pulse) -> JobRunner:
     """A job runner with its own connections."""
     return JobRunner(
         settings,
@@ -83,12 +91,13 @@ def make_runner(settings: Settings, hosts: ModelHosts, metrics: WorkerMetrics) -
         Doorbell(settings.redis_url, settings.redis_namespace),
         worker=worker_name(),
         metrics=metrics,
+        pulse=pulse,
     )
 
 
 def make_presence(settings: Settings, hosts: ModelHosts) -> Presence:
     """What tells that this worker is there, with a connection of its own."""
-    presence = Presence(Database(settings.database_url, pool_size=1), worker_name(), settings.pool_name, hosts.loaded)
+    presence = Presence(Database(settings.database_url, pool_size=1), worker_name(), settings.pool, hosts.loaded)
     hosts.tell_changes(presence.notice)
     return presence
 
@@ -128,6 +137,7 @@ class Life(Middleware):
         presence: Presence,
         metrics: WorkerMetrics,
         lookout: Lookout | None,
+        pulse: Pulse,
     ) -> None:
         self._metrics_port = settings.worker_metrics_port
         self._drain_seconds = settings.drain_seconds
@@ -135,6 +145,9 @@ class Life(Middleware):
         self._presence = presence
         self._metrics = metrics
         self._lookout = lookout
+        self._pulse = pulse
+        self._heartbeat_path = Path(settings.heartbeat_file) if settings.heartbeat_file else None
+        self._heartbeat: HeartbeatFile | None = None
 
     def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         """It listens for doorbells."""
@@ -144,9 +157,19 @@ class Life(Middleware):
         self._runner.start()
         if self._lookout is not None:
             self._lookout.start()
+        if self._heartbeat_path is not None:
+            self._heartbeat = HeartbeatFile(
+                self._heartbeat_path,
+                self._pulse,
+                until_ready=self._runner.until_ready,
+                threads_live=partial(_threads_live, worker),
+            )
+            self._heartbeat.start()
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         """SIGTERM has come; the job on the device has until the drain limit."""
+        if self._heartbeat is not None:
+            self._heartbeat.let_end()
         if self._lookout is not None:
             self._lookout.stop()
         self._runner.drain()
@@ -158,3 +181,10 @@ class Life(Middleware):
         self._runner.close()
         self._presence.close()
         self._metrics.close()
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+
+
+def _threads_live(worker: dramatiq.Worker) -> bool:
+    """Whether what Dramatiq started is there still: one that answers doorbells, and one that listens for them."""
+    return all(thread.is_alive() for thread in (*worker.workers, *worker.consumers.values()))

@@ -29,11 +29,15 @@ class ModelChecks:
         self._time_limit_seconds = time_limit_seconds
         self._pool = pool
 
+    @property
+    def lease_seconds(self) -> float:
+        """The longest that one may take."""
+        return 2 * self._time_limit_seconds + MARGIN_SECONDS
+
     def run_one(self) -> bool:
         """Try the model that waits longest; False where none does."""
-        lease_seconds = 2 * self._time_limit_seconds + MARGIN_SECONDS
         try:
-            check = self._database.run(model_checks.claim, self._worker, lease_seconds, self._pool)
+            check = self._database.run(model_checks.claim, self._worker, self.lease_seconds, self._pool)
             if check is None:
                 return False
             logger.info("dry run begins", extra={"model": check.model_id, "attempt": check.attempt})

@@ -11,6 +11,7 @@ from services.core.db import workers
 from services.core.db.session import Database
 from services.core.db.workers import LoadedModel
 from services.core.errors import DatabaseUnavailable
+from services.core.pools import Pool
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class Presence:
         self,
         database: Database,
         name: str,
-        pool: str,
+        pool: Pool,
         loaded: Callable[[], Sequence[LoadedModel]],
         every_seconds: float = EVERY_SECONDS,
     ) -> None:

@@ -5,6 +5,7 @@ import threading
 
 from services.worker.job_runner import JobRunner
 from services.worker.model_checks import ModelChecks
+from services.worker.pulse import WORK, Pulse
 
 logger = logging.getLogger(__name__)
 
@@ -15,9 +16,10 @@ LOOK_SECONDS = 1.0
 class Work:
     """Runs what is there, in one thread at a time. Every method may be called from any thread."""
 
-    def __init__(self, runner: JobRunner, checks: ModelChecks) -> None:
+    def __init__(self, runner: JobRunner, checks: ModelChecks, pulse: Pulse) -> None:
         self._runner = runner
         self._checks = checks
+        self._pulse = pulse
         self._busy = threading.Lock()
 
     def do(self) -> None:
@@ -34,9 +36,16 @@ class Work:
                 self._busy.release()
 
     def _do(self) -> None:
-        self._runner.run_until_idle()
-        while not self._runner.draining and self._checks.run_one():
+        try:
             self._runner.run_until_idle()
+            while not self._runner.draining and self._checks_one():
+                self._runner.run_until_idle()
+        finally:
+            self._pulse.rest(WORK)
+
+    def _checks_one(self) -> bool:
+        self._pulse.due(WORK, self._checks.lease_seconds)
+        return self._checks.run_one()
 
 
 class Lookout:

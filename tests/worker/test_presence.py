@@ -12,6 +12,7 @@ from services.core.db import workers
 from services.core.db.session import Database
 from services.core.db.tables import WorkerRow
 from services.core.db.workers import LivingWorkers, LoadedModel
+from services.core.pools import Pool
 from services.core.settings import Settings
 from services.core.wire._pb import Model_pb2 as pb
 from services.worker.presence import CLOSE_SECONDS, Presence
@@ -52,9 +53,9 @@ def names(database: Database) -> list[str]:
 
 
 def test_what_a_worker_has_loaded_is_what_it_said_last(database: Database) -> None:
-    database.run(workers.tell, "b:1", "gpu", [square(), LoadedModel("big", 1.0, 7, 9)])
-    database.run(workers.tell, "a:2", "cpu", [square()])
-    database.run(workers.tell, "b:1", "gpu", [square(120.0)])
+    database.run(workers.tell, "b:1", Pool("gpu"), [square(), LoadedModel("big", 1.0, 7, 9)])
+    database.run(workers.tell, "a:2", Pool("cpu"), [square()])
+    database.run(workers.tell, "b:1", Pool("gpu"), [square(120.0)])
     found = database.run(workers.living)
     assert found.names == ("a:2", "b:1")
     assert [(model.model_id, model.worker, model.pool) for model in found.models] == [
@@ -68,7 +69,7 @@ def test_what_a_worker_has_loaded_is_what_it_said_last(database: Database) -> No
 
 def test_who_falls_silent_is_not_shown_and_in_the_end_forgotten(database: Database) -> None:
     for name in ("lives", "silent", "gone"):
-        database.run(workers.tell, name, "", [square()])
+        database.run(workers.tell, name, Pool(), [square()])
     silent_for(database, "silent", workers.SILENT_SECONDS + 1)
     silent_for(database, "gone", workers.FORGOTTEN_SECONDS + 1)
     assert database.run(workers.living).names == ("lives",)
@@ -83,7 +84,7 @@ def test_who_falls_silent_is_not_shown_and_in_the_end_forgotten(database: Databa
 def test_a_database_that_is_away_costs_nobody_anything(caplog: pytest.LogCaptureFixture) -> None:
     # Given a database that nobody reaches
     away = Database(f"postgresql://nobody@127.0.0.1:{free_port()}/nothing", pool_size=1)
-    presence = Presence(away, "w:1", "", lambda: [square()], every_seconds=0.01)
+    presence = Presence(away, "w:1", Pool(), lambda: [square()], every_seconds=0.01)
     # When a worker begins, loads models and ends
     presence.start()
     wait_for(lambda: caplog.messages, "the first failure")
@@ -100,7 +101,7 @@ def test_a_database_that_is_away_costs_nobody_anything(caplog: pytest.LogCapture
 def deployment(new_deployment: MakeDeployment) -> Deployment:
     made = new_deployment(warm_models=1).import_sample()
     database = made.database()
-    database.run(workers.tell, "long gone", "", [square()])
+    database.run(workers.tell, "long gone", Pool(), [square()])
     silent_for(database, "long gone", workers.FORGOTTEN_SECONDS + 1)
     database.close()
     made.start_api()
