@@ -20,11 +20,31 @@ from tests.deployment import SAMPLE_MODEL, Deployment, request_body, small_volum
 
 LIMIT_MS = 120_000
 
+PROSTATE = """{
+  "CanonicalName": "Prostate", "LanguageCode": "en",
+  "FamilyDescription": {
+    "Name": "Prostate", "Description": "Prostate and seminal vesicles on two sequences", "Modalities": "MR",
+    "AnatomicalRegion": "PELVIS",
+    "InputChannels": [
+      {"ChannelID": "T2", "Constraints": {
+        "AcceptedModalities": ["MR_T2"], "IsAxial": true,
+        "SpacingMinInMillimeters": {"X": 0.3, "Y": 0.3, "Z": 1}, "SpacingMaxInMillimeters": {"X": 1, "Y": 1, "Z": 4}}},
+      {"ChannelID": "T1", "Constraints": {"AcceptedModalities": ["MR_T1"]}}
+    ],
+    "Constraints": {"BodyPartsExamined": ["Prostate", "Pelvis"], "Gender": "Male"}
+  },
+  "ModelVersions": [{"ID": "prostate-1", "MajorVersion": 1, "Structures": [
+    {"Name": "Prostate", "StructureID": "1", "Type": "Organ", "FMACode": 9600, "InputChannelID": "T2"}]}]
+}"""
+"""A family that nobody has used yet, so that what it takes can be changed."""
+
 
 def filled(deployments: Deployments) -> tuple[Deployment, str]:
     """A group's server: accounts, models, jobs, feedback; and the job whose scan is to be looked at."""
     deployment = deployments.start("console", SEGINT_KEEP_INPUTS="always", SEGINT_SESSION_SECRET=SECRET)
     with_example(deployment, deployments.folder)
+    with deployment.library() as library:
+        library.import_family_json(PROSTATE)
     for name, role in (("ada", "admin"), ("grace", "modeller"), ("rosalind", "operator"), ("marie", "viewer")):
         create_account(deployment, name, role)
     head = make_head_ct((90, 256, 256))
@@ -88,6 +108,13 @@ class Walk:
             page.goto(link if link.startswith("http") else self._deployment.url + link)
             expect(page.get_by_role("heading").first).to_be_visible()
             self._take(re.sub(r"\W+", "-", link.split("/admin/")[1].removesuffix("/list").strip("/")) or "overview")
+        page.goto(f"{self._deployment.url}/admin/models")
+        page.get_by_role("link", name="Prostate", exact=True).click()
+        expect(page.get_by_role("heading", name="Prostate")).to_be_visible()
+        self._take("one-family")
+        page.get_by_role("link", name="Edit what it takes").click()
+        expect(page.get_by_label("Channel identifier").first).to_be_visible()
+        self._take("family-inputs")
         page.goto(f"{self._deployment.url}/admin/jobs/{scan}")
         expect(page.get_by_role("heading", name="What happened")).to_be_visible()
         self._take("one-job")
