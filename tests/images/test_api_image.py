@@ -111,9 +111,9 @@ def copy(source: Path, target: Path) -> None:
             copy(path, target / path.relative_to(source))
 
 
-def as_user(command: list[str], environment: Mapping[str, str], cwd: Path, **options: object) -> subprocess.Popen[str]:
-    """Start it as the image's user where this is root; in groups of its own, none."""
-    identity = {"user": USER_ID, "group": USER_ID, "extra_groups": []} if os.geteuid() == 0 else {}
+def as_user(command: list[str], environment: Mapping[str, str], cwd: Path) -> subprocess.Popen[str]:
+    """Start it as the image's user where this is root."""
+    is_root = os.geteuid() == 0
     return subprocess.Popen(
         command,
         env=environment,
@@ -121,7 +121,9 @@ def as_user(command: list[str], environment: Mapping[str, str], cwd: Path, **opt
         encoding="utf-8",
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        **identity,
+        user=USER_ID if is_root else None,
+        group=USER_ID if is_root else None,
+        extra_groups=() if is_root else None,
     )
 
 
@@ -129,7 +131,7 @@ def said_by(command: list[str], environment: Mapping[str, str], cwd: Path) -> st
     with as_user(command, environment, cwd) as process:
         said, _ = process.communicate(timeout=60)
     assert process.returncode == 0, said
-    return str(said)
+    return said
 
 
 @contextmanager

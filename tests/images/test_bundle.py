@@ -33,7 +33,16 @@ def bundle(tmp_path: Path) -> Path:
         wheel.writestr("small-1.0.dist-info/METADATA", "Name: small\nVersion: 1.0\nLicense-Expression: MIT\n\nText")
         wheel.writestr("small-1.0.dist-info/licenses/LICENSE", "Permission is hereby granted")
     out = tmp_path / "bundle.tar"
-    command = [sys.executable, ROOT / "scripts" / "bundle.py", "--out", out, "--chart", chart, "--wheels", wheels]
+    command: list[str | Path] = [
+        sys.executable,
+        ROOT / "scripts" / "bundle.py",
+        "--out",
+        out,
+        "--chart",
+        chart,
+        "--wheels",
+        wheels,
+    ]
     made = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=60)
     assert made.returncode == 0, made.stderr
     assert "not in the bundle: image segint-api-that-no-engine-has:1.2.3" in made.stderr
@@ -44,7 +53,7 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def load(bundle: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [bundle / "load", *map(str, arguments)]
+    command: list[str | Path] = [bundle / "load", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=60, cwd="/")
 
 
@@ -96,6 +105,13 @@ def test_a_bundle_without_images_says_so(bundle: Path) -> None:
 
 
 def test_without_a_chart_there_is_no_bundle(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "scripts" / "bundle.py", "--out", tmp_path / "b.tar", "--chart", tmp_path]
+    command: list[str | Path] = [
+        sys.executable,
+        ROOT / "scripts" / "bundle.py",
+        "--out",
+        tmp_path / "b.tar",
+        "--chart",
+        tmp_path,
+    ]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=60)
     assert (done.returncode, done.stderr) == (1, f"no bundle was made: {tmp_path} has no chart in it\n")

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import ssl
 import subprocess
 from collections.abc import Iterator
 
@@ -73,11 +74,10 @@ def proxy(nginx: str, deployment: Deployment, tmp_path_factory: pytest.TempPathF
     checked = subprocess.run([*command, "-t"], capture_output=True, encoding="utf-8", check=False)
     assert checked.returncode == 0, checked.stderr
     assert "[warn]" not in re.sub(r".*\"user\" directive.*", "", checked.stderr)
+    trust = ssl.create_default_context(cafile=folder / "tls.crt")
     with subprocess.Popen(command) as process:
         try:
-            with httpx.Client(
-                base_url=f"https://127.0.0.1:{port}", verify=str(folder / "tls.crt"), timeout=30
-            ) as client:
+            with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=trust, timeout=30) as client:
                 wait_for(lambda: answers(client), "nginx")
                 yield client
         finally:

@@ -79,7 +79,7 @@ class ArchiveWriter:
     def _add(self, member: tarfile.TarInfo, stream: IO[bytes], size: int) -> None:
         member.size = size
         hashing = _Hashing(stream)
-        self._tar.addfile(member, hashing)  # type: ignore[arg-type] # it only reads
+        self._tar.addfile(member, hashing)
         self._checksums[member.name] = hashing.digest.hexdigest()
 
 
