@@ -45,12 +45,22 @@ browser: ## install Debian's Chromium for the browser tests, where this is root 
 			>/dev/null; } || echo "chromium could not be installed: browser tests will be skipped" >&2; \
 	fi
 
+.PHONY: prometheus
+prometheus: ## install Debian's Prometheus for the tests of metrics, where this is root, it is missing, and nothing would start it
+	@if command -v prometheus >/dev/null && command -v promtool >/dev/null; then echo "prometheus is there"; \
+	elif [ "$$(id -u)" != 0 ] || [ -d /run/systemd/system ] || ! command -v apt-get >/dev/null; then \
+		echo "no prometheus, and no way to install it from here without starting it: its tests will be skipped" >&2; \
+	else \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends prometheus \
+			>/dev/null; } || echo "prometheus could not be installed: its tests will be skipped" >&2; \
+	fi
+
 .PHONY: demo
 demo: $(STAMP) ## segment a synthetic head CT (or SCAN=path) from end to end; pictures land in ./demo-output
 	$(BIN)/segint demo --out demo-output $(if $(SCAN),--scan "$(SCAN)")
 
 .PHONY: test
-test: install browser ## run every test, in two processes with a PostgreSQL and a Redis each, and in a browser where there is one
+test: install browser prometheus ## run every test, in two processes with a PostgreSQL and a Redis each, and in a browser where there is one
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 
 .PHONY: chaos
@@ -58,7 +68,7 @@ chaos: $(STAMP) ## break everything around a busy deployment, in the order of SE
 	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(if $(OUT),--out "$(OUT)")
 
 .PHONY: coverage
-coverage: install browser ## run every test and report what they reach, processes included
+coverage: install browser prometheus ## run every test and report what they reach, processes included
 	rm -f .coverage .coverage.*
 	$(BIN)/python -m coverage run -m pytest
 	$(BIN)/python -m coverage combine --quiet
@@ -83,7 +93,7 @@ protos: $(STAMP) ## regenerate services/core/wire/_pb from protos/
 	$(BIN)/python protos/generate.py
 
 .PHONY: docs
-docs: $(STAMP) ## regenerate the settings table of the README and docs/model-options.md
+docs: $(STAMP) ## regenerate the tables of the README, docs/model-options.md and the chart's README
 	$(BIN)/python docs/generate.py
 
 .PHONY: bench

@@ -1,4 +1,7 @@
-"""Write the settings table of the README and the tables of docs/model-options.md; with --check, only compare."""
+"""Write the settings table of the README, and the tables of docs/model-options.md and of the chart's README.
+
+With --check, only compare.
+"""
 
 import re
 import sys
@@ -6,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, get_args
 
+from chart_values import values_table
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -86,6 +90,7 @@ def _is_choice(annotation: Any, choice: type[Enum]) -> bool:
 BLOCKS = {
     ROOT / "README.md": ("settings", settings_table),
     ROOT / "docs" / "model-options.md": ("options", options_tables),
+    ROOT / "charts" / "segint" / "README.md": ("values", values_table),
 }
 
 

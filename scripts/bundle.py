@@ -21,7 +21,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = "api,command,worker,onnx,tensorflow,sklearn,xgboost"
+EXTRAS = "api,command,worker,monai-bundle,onnx,tensorflow,sklearn,xgboost"
 IMAGES = "artifacthub.io/images"
 LICENCE_FILE = re.compile(r"\.dist-info/(licenses/.+|(LICEN[CS]E|COPYING|NOTICE)[^/]*)$", re.IGNORECASE)
 PIECE_BYTES = 1 << 20

@@ -5,6 +5,7 @@ It runs in every API process, because workers may be scaled to zero; an advisory
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,12 +14,14 @@ from uuid import UUID
 import anyio
 from anyio import to_thread
 
+from services.api.metrics import Metrics
 from services.api.mount import Mount
 from services.api.orphans import Orphans
 from services.core.blobs import Blobs
-from services.core.db import attempts, janitor_rounds, jobs, locks, model_checks, retention
+from services.core.db import attempts, janitor_rounds, jobs, locks, model_checks, retention, workers
 from services.core.db.session import AsyncDatabase, Session
 from services.core.errors import Unavailable
+from services.core.jobs import JobState
 from services.core.queue import Doorbell, DoorbellUnavailable
 from services.core.settings import Settings
 
@@ -31,6 +34,9 @@ JANITOR_LOCK = 0x5E61_0002
 TIDYING_LOCK = 0x5E61_0003
 """So is this."""
 
+LOOK_AT_WORKERS_SECONDS = 600.0
+"""Between two looks for workers that ended long ago."""
+
 MOST_DOORBELLS = 64
 """That wait at one time for want of workers: more than a deployment has idle ones."""
 
@@ -42,6 +48,7 @@ class Round:
     lost: list[attempts.LostAttempt]
     held_up: list[attempts.HeldUpLease]
     ready: int
+    expired: int
 
 
 class Janitor:
@@ -52,30 +59,41 @@ class Janitor:
     """
 
     def __init__(
-        self, settings: Settings, database: AsyncDatabase, blobs: Blobs, mount: Mount, doorbell: Doorbell
+        self,
+        settings: Settings,
+        database: AsyncDatabase,
+        blobs: Blobs,
+        mount: Mount,
+        doorbell: Doorbell,
+        metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._database = database
         self._blobs = blobs
         self._mount = mount
         self._doorbell = doorbell
-        self._orphans = Orphans(settings, database, blobs)
+        self._metrics = metrics
+        self._orphans = Orphans(settings, database, blobs, metrics)
         self._held_up: set[attempts.HeldUpLease] = set()
+        self._forget_workers_at = 0.0
 
     async def run(self) -> None:
         """Work until cancelled; a database, a volume or a Redis that is away costs rounds, not the task."""
         async with anyio.create_task_group() as loops:
-            loops.start_soon(self._again_and_again, self.keep_going)
-            loops.start_soon(self._again_and_again, self.tidy)
+            loops.start_soon(self._again_and_again, self.keep_going, "queue")
+            loops.start_soon(self._again_and_again, self.tidy, "volume")
 
-    async def _again_and_again(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _again_and_again(self, work: Callable[[], Awaitable[None]], loop: str) -> None:
         while True:
             try:
                 await work()
+                self._metrics.janitor.rounds.labels(loop).inc()
             except Unavailable as error:
+                self._metrics.janitor.failed_rounds.labels(loop).inc()
                 logger.warning("janitor skipped a round", extra={"reason": error.details})
             except Exception:
                 # A janitor that died silently would be the worst fault of all: log, and try again next round.
+                self._metrics.janitor.failed_rounds.labels(loop).inc()
                 logger.exception("janitor failed in a round")
             await asyncio.sleep(self._settings.janitor_interval_seconds)
 
@@ -83,7 +101,9 @@ class Janitor:
         """One round of leases, expiry and doorbells, unless another process leads."""
         found = await self._database.run(self._settle_rows)
         if found is None:
+            self._metrics.janitor.held_up.set(0)  # whoever leads now says so
             return
+        self._count(found)
         for attempt in found.lost:
             logger.warning("lease expired", extra={"job": str(attempt.job_id), "now": attempt.state.value})
         self._tell_held_up(found.held_up)
@@ -110,6 +130,9 @@ class Janitor:
         policy = attempts.RetryPolicy(
             settings.attempt_limit, settings.retry_delay_seconds, settings.result_retention_hours
         )
+        if time.monotonic() >= self._forget_workers_at:
+            self._forget_workers_at = time.monotonic() + LOOK_AT_WORKERS_SECONDS
+            workers.forget_silent(session)
         expired = retention.expire(session)
         if expired:
             logger.info("expired", extra={"jobs": expired})
@@ -118,7 +141,18 @@ class Janitor:
         if janitor_rounds.note_round(session, lease_seconds=settings.lease_seconds):
             lost = attempts.reap_expired_leases(session, lease_seconds=settings.lease_seconds, policy=policy)
             held_up = attempts.held_up_leases(session, lease_seconds=settings.lease_seconds)
-        return Round(lost=lost, held_up=held_up, ready=jobs.count_ready(session) + model_checks.count_waiting(session))
+        ready = jobs.count_ready(session) + model_checks.count_waiting(session)
+        return Round(lost=lost, held_up=held_up, ready=ready, expired=expired)
+
+    def _count(self, found: Round) -> None:
+        """Once the round is committed: what was rolled back did not happen."""
+        counted = self._metrics.janitor
+        counted.expired.inc(found.expired)
+        counted.held_up.set(len(found.held_up))
+        for attempt in found.lost:
+            counted.leases.labels(attempt.state.value).inc()
+            if attempt.state is JobState.FAILED:
+                self._metrics.job_failed(attempt.model_id)
 
     def _tell_held_up(self, held_up: list[attempts.HeldUpLease]) -> None:
         """Each once, when it is found."""
@@ -137,7 +171,7 @@ class Janitor:
     def _delete_attempts(self, lost: list[attempts.LostAttempt]) -> None:
         """What lost attempts may have written."""
         for attempt in lost:
-            with _logged(attempt.job_id):
+            with self._logged(attempt.job_id):
                 self._blobs.delete_attempt(attempt.job_id, attempt.token)
 
     def _delete(self, deletable: list[retention.DeletableFiles]) -> list[retention.DeletableFiles]:
@@ -148,11 +182,13 @@ class Janitor:
         """
         deleted = []
         for files in deletable:
-            with _logged(files.job_id):
+            with self._logged(files.job_id):
                 if files.input_file is not None:
                     self._blobs.delete_input(files.input_file)
+                    self._metrics.janitor.files.labels("input").inc()
                 if files.result_file is not None:
                     self._blobs.delete_result(files.result_file)
+                    self._metrics.janitor.files.labels("result").inc()
                 deleted.append(files)
         return deleted
 
@@ -166,13 +202,14 @@ class Janitor:
             missing = min(ready, MOST_DOORBELLS) - self._doorbell.waiting() if ready else 0
             if missing > 0:
                 self._doorbell.ring(missing)
+                self._metrics.janitor.doorbells.inc(missing)
         except DoorbellUnavailable as error:
             logger.warning("janitor could not ring", extra={"reason": str(error), "ready": ready})
 
-
-@contextmanager
-def _logged(job_id: UUID) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        logger.error("file not deleted", extra={"job": str(job_id), "reason": str(error)})
+    @contextmanager
+    def _logged(self, job_id: UUID) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            self._metrics.janitor.file_faults.inc()
+            logger.error("file not deleted", extra={"job": str(job_id), "reason": str(error)})

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable
 
 from anyio import to_thread
 
+from services.api.metrics import Metrics
 from services.core.blobs import INPUTS, MODELS, RESULTS, Blobs
+from services.core.db import jobs as job_rows
 from services.core.db import stored_files
 from services.core.db.session import AsyncDatabase
 from services.core.errors import Unavailable
@@ -29,7 +31,12 @@ class Orphans:
     """Looks for orphans now and then, and settles those that have been so for long enough."""
 
     def __init__(
-        self, settings: Settings, database: AsyncDatabase, blobs: Blobs, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: Settings,
+        database: AsyncDatabase,
+        blobs: Blobs,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`clock` gives seconds that only ever grow."""
         self._clock = clock
@@ -37,6 +44,7 @@ class Orphans:
         self._retention_hours = settings.result_retention_hours
         self._database = database
         self._blobs = blobs
+        self._metrics = metrics
         self._since: dict[tuple[str, str], float] = {}
         self._next_look = 0.0
 
@@ -61,6 +69,8 @@ class Orphans:
         missing = {*_missing(files, rows)}
         self._since = {name: self._since.get(name, now) for name in strays | missing}
         due = {name for name, since in self._since.items() if now - since >= self._patience_seconds}
+        self._metrics.janitor.orphans.labels("file").set(len(strays))
+        self._metrics.janitor.orphans.labels("row").set(len(missing))
         await to_thread.run_sync(self._delete, due & strays)
         await self._fail(due & missing, rows)
 
@@ -69,8 +79,10 @@ class Orphans:
             try:
                 self._blobs.delete_stray(folder, name)
             except OSError as error:
+                self._metrics.janitor.file_faults.inc()
                 logger.error("stray not deleted", extra={"file": f"{folder}/{name}", "reason": str(error)})
             else:
+                self._metrics.janitor.files.labels("stray").inc()
                 logger.warning("stray deleted", extra={"file": f"{folder}/{name}"})
 
     async def _fail(self, missing: set[tuple[str, str]], rows: stored_files.NamedFiles) -> None:
@@ -88,6 +100,8 @@ class Orphans:
                 "is not on the server's volume any more",
                 retention_hours=self._retention_hours,
             )
+        for model_id in await self._database.run(job_rows.models_of, failed) if failed else []:
+            self._metrics.job_failed(model_id)
         for job_id in failed:
             logger.error("job failed, its file is gone", extra={"job": str(job_id)})
 

@@ -9,6 +9,7 @@ from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
+from services.api.metrics import Metrics
 from services.api.mount import Mount
 from services.api.negotiation import label, wanted_encoding
 from services.api.one_shot import OneShotResponse
@@ -33,12 +34,15 @@ _RANGES = re.compile(r"bytes=\s*((?:\d+-\d*|-\d+)(?:\s*,\s*(?:\d+-\d*|-\d+))*)\s
 class Results:
     """Gives results out. A result is read once to check it and once to send it, so that no damaged byte is sent."""
 
-    def __init__(self, settings: Settings, database: AsyncDatabase, blobs: Blobs, mount: Mount) -> None:
+    def __init__(
+        self, settings: Settings, database: AsyncDatabase, blobs: Blobs, mount: Mount, metrics: Metrics
+    ) -> None:
         self._one_shot = settings.one_shot_results
         self._retention_hours = settings.result_retention_hours
         self._database = database
         self._blobs = blobs
         self._mount = mount
+        self._metrics = metrics
         self._transcoding = anyio.CapacityLimiter(MOST_TRANSCODINGS)
 
     async def respond(self, request: Request, job: Job) -> Response:
@@ -79,7 +83,11 @@ class Results:
         await self._mount.require()
         fault = await to_thread.run_sync(self._blobs.what_is_wrong_with_result, job.result_file, job.result_sha256)
         if fault is not None:
-            await self._database.run(stored_files.fail_result, [job.id], fault, retention_hours=self._retention_hours)
+            failed = await self._database.run(
+                stored_files.fail_result, [job.id], fault, retention_hours=self._retention_hours
+            )
+            if failed:  # of several that ask at one time, one is told so
+                self._metrics.job_failed(job.model_id)
             logger.error("result not shown", extra={"job": str(job.id), "reason": fault})
             raise SegmentationUnsuccessful(f"The result of {job.id} {fault}; submit the volume again.")
         return self._blobs.result_path(job.result_file)

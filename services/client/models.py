@@ -1,4 +1,4 @@
-"""`segint models`: what a server offers, and administration of a catalogue: import, attach, export."""
+"""`segint models`: what a server offers, and administration of a catalogue."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,14 @@ import typer
 
 from services.client.columns import columns
 from services.client.local.commands import DataDirOption
+from services.client.local.library import opened_library
+from services.client.model_rows import describe, describe_entry
+from services.client.model_versions import delete, disable, enable
 from services.client.server_options import DEFAULT_SERVER, ServerOption, TokenOption
 from services.client.terminal import JsonFlag, faults_as_one_line, print_json, print_text, talk
 from services.core.errors import InvalidModel, InvalidParameter, MalformedMessage
 
 if TYPE_CHECKING:
-    from services.core.catalogue import CatalogueEntry, ModelVersion
     from services.core.model_library import ImportReport, ModelLibrary
 
 CHECK_LIMIT_SECONDS = 300
@@ -23,7 +25,7 @@ CHECK_LIMIT_SECONDS = 300
 
 models = typer.Typer(
     name="models",
-    help="List what a server offers; import, attach and export models of a catalogue.",
+    help="List what a server offers; import, attach, export, enable, disable and delete models of a catalogue.",
     no_args_is_help=True,
 )
 
@@ -44,15 +46,15 @@ def list_models(
     """
     with faults_as_one_line(as_json):
         if every or data_dir is not None:
-            with _library(data_dir) as library:
+            with opened_library(data_dir) as library:
                 entries = library.entries()
-            found = [_describe_entry(entry) for entry in entries]
+            found = [describe_entry(entry) for entry in entries]
         else:
             from services.client.api_client import SegIntClient
 
             with SegIntClient(server, token) as client:
                 families = client.models()
-            found = [_describe(family.canonical_name, version) for family in families for version in family.versions]
+            found = [describe(family.canonical_name, version) for family in families for version in family.versions]
         if as_json:
             print_json({"models": found})
             return
@@ -80,7 +82,7 @@ def import_family(
     """
     with faults_as_one_line(as_json):
         message = _read(family)
-        with _library(data_dir) as library:
+        with opened_library(data_dir) as library:
             report = _import(library, family, message)
         if as_json:
             print_json(
@@ -144,7 +146,7 @@ def attach(
             if path is not None and not path.is_file():
                 raise InvalidModel(f"{path} is not a file; name the one to attach.")
         check = None if no_check else DryRun(time_limit or CHECK_LIMIT_SECONDS)
-        with _library(data_dir) as library:
+        with opened_library(data_dir) as library:
             entry = library.attach(
                 model_id,
                 runtime=runtime,
@@ -158,7 +160,7 @@ def attach(
             )
         report = None if check is None else check.report
         if as_json:
-            print_json(_describe_entry(entry) | {"check": None if report is None else asdict(report)})
+            print_json(describe_entry(entry) | {"check": None if report is None else asdict(report)})
             return
         print_text(f"model {model_id} of {entry.family_name} now runs on {runtime}")
         if report is not None:
@@ -205,7 +207,7 @@ def export(
     with faults_as_one_line(as_json):
         if str(out) == "-" and (as_json or sys.stdout.isatty()):
             raise InvalidParameter("A protobuf does not belong on a terminal or beside JSON; name a file with --out.")
-        with _library(data_dir) as library:
+        with opened_library(data_dir) as library:
             message = library.export_family(name)
         if str(out) == "-":
             sys.stdout.buffer.write(message)
@@ -222,12 +224,9 @@ def export(
         print_text(str(path))
 
 
-def _library(data_dir: Path | None) -> "ModelLibrary":
-    from services.client.local.settings import local_settings
-    from services.core.model_library import ModelLibrary
-
-    settings = local_settings(data_dir)
-    return ModelLibrary(database_url=settings.database_url, volume_dir=settings.volume_dir)
+models.command()(enable)
+models.command()(disable)
+models.command()(delete)
 
 
 def _read(path: Path) -> bytes:
@@ -247,33 +246,6 @@ def _import(library: "ModelLibrary", path: Path, message: bytes) -> "ImportRepor
         raise MalformedMessage(f"{path} is not UTF-8, as JSON must be.") from error
     except MalformedMessage as error:
         raise MalformedMessage(f"{path}: {error.details}") from error
-
-
-def _describe(family: str, version: "ModelVersion") -> dict[str, Any]:
-    return {
-        "model_id": version.model_id,
-        "family": family,
-        "version": f"{version.major}.{version.minor}",
-        "structures": [structure.name for structure in version.structures],
-        "description": version.description,
-    }
-
-
-def _describe_entry(entry: "CatalogueEntry") -> dict[str, Any]:
-    attachment = entry.attachment
-    return {
-        **_describe(entry.family_name, entry.version),
-        "runtime": None if attachment is None else attachment.runtime,
-        "published": entry.runnable,
-        "reason": _why_unpublished(entry),
-    }
-
-
-def _why_unpublished(entry: "CatalogueEntry") -> str:
-    """Why clients do not see a version; empty when they do."""
-    if entry.attachment is None:
-        return "nothing attached: segint models attach"
-    return "" if entry.enabled else "disabled"
 
 
 def _cells(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ more. An interruption leaves at most an unreferenced file, never a reference to 
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,8 +18,14 @@ from services.core.db import audit, volume_identity
 from services.core.db import catalogue as rows
 from services.core.db.locks import lock_name
 from services.core.db.session import Database, Session
-from services.core.errors import InvalidModel, ModelUnavailable, RuntimeUnavailable
+from services.core.errors import (
+    DatabaseUnavailable,
+    InvalidModel,
+    ModelUnavailable,
+    RuntimeUnavailable,
+)
 from services.core.model_spec import ModelSpec, model_spec
+from services.core.model_todos import todos
 from services.core.wire.catalogue import decode_family, decode_family_json, encode_family
 
 
@@ -128,10 +134,23 @@ class ModelLibrary:
             )
             if check is not None:
                 check(model_spec(version, attachment, self._blobs.model_path))
-            self._database.run(self._attach, model_id, attachment)
         except BaseException:
-            for file_on_volume in stored:
-                self._blobs.delete_model_file(file_on_volume.name)
+            self._delete(stored)
+            raise
+        committing = False
+
+        def work(session: Session) -> None:
+            nonlocal committing
+            committing = False
+            self._attach(session, model_id, attachment)
+            committing = True
+
+        try:
+            self._database.run(work)
+        except Exception as error:
+            # A commit whose reply was lost may have happened: a file that no row names is the janitor's, in the end.
+            if not (committing and isinstance(error, DatabaseUnavailable)):
+                self._delete(stored)
             raise
         for name in self._database.run(rows.unreferenced_files):
             self._blobs.delete_model_file(name)
@@ -144,11 +163,28 @@ class ModelLibrary:
 
         Raises:
             ModelUnavailable: there is no such version.
+            InvalidModel: it is to be used, and lacks something.
         """
+        if enabled:
+            _refuse_incomplete(self.entry(model_id))
         self._database.run(self._set_enabled, model_id, enabled)
         entry = self.entry(model_id)
         self.publish(entry.family_name)
         return entry
+
+    def delete_version(self, model_id: str) -> str:
+        """Delete a model version that has no jobs, with files that nothing else refers to; gives its family's name.
+
+        Raises:
+            ModelUnavailable: there is no such version.
+            CatalogueConflict: it has jobs, or is published.
+        """
+        self._require_volume()
+        family_name, unreferenced = self._database.run(self._delete_version, model_id)
+        for name in unreferenced:
+            self._blobs.delete_model_file(name)
+        self.publish(family_name)
+        return family_name
 
     def entries(self) -> tuple[CatalogueEntry, ...]:
         """Every model version, published or not."""
@@ -212,6 +248,13 @@ class ModelLibrary:
         rows.set_enabled(session, model_id, enabled)
         self._record(session, "model.enabled" if enabled else "model.disabled", f"model:{model_id}", {})
 
+    def _delete_version(self, session: Session, model_id: str) -> tuple[str, list[str]]:
+        entry = rows.delete_version(session, model_id)
+        details = {**({} if entry.attachment is None else _audited(entry.attachment)), "family": entry.family_name}
+        unreferenced = rows.unreferenced_files(session)
+        self._record(session, "model.deleted", f"model:{model_id}", details)
+        return entry.family_name, unreferenced
+
     def _record(self, session: Session, action: str, subject: str, details: Details) -> None:
         session.flush()  # what could fail or wait goes before the entry, which others wait for
         audit.record(session, actor=self._actor, action=action, subject=subject, details=details)
@@ -223,6 +266,10 @@ class ModelLibrary:
         if found is not None:
             number, family = found
             self._blobs.publish_family(number, None if family is None else encode_family(family))
+
+    def _delete(self, files: Iterable[StoredFile]) -> None:
+        for file in files:
+            self._blobs.delete_model_file(file.name)
 
     def _store(self, source: Path | None, stored: list[StoredFile]) -> StoredFile | None:
         if source is None:
@@ -250,6 +297,15 @@ def _audited(attachment: Attachment) -> Details:
     if attachment.time_limit_seconds is not None:
         details["time_limit_seconds"] = attachment.time_limit_seconds
     return details
+
+
+def _refuse_incomplete(entry: CatalogueEntry) -> None:
+    model_id, attachment = entry.version.model_id, entry.attachment
+    if attachment is None:
+        raise InvalidModel(f"«{model_id}» has nothing attached that could run it; `segint models attach` does that.")
+    missing = todos(entry, attachment.artifact, None, proven=True)
+    if missing:
+        raise InvalidModel(f"«{model_id}» cannot be enabled yet. {missing[0]}")
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

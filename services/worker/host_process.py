@@ -108,7 +108,9 @@ class _Host:
         except BaseException as error:  # whatever a model raises, sys.exit included, is an answer
             # What it left behind, on the GPU above all, nobody knows: this host runs nothing more.
             return {"kind": "failed", "error": "ModelFailed", "details": self._describe(error), "reusable": False}
-        return {"kind": "done", "device_bytes": peak_device_bytes()}
+        # A model that the engine runs tells what its stages took; others are one whole.
+        stages = getattr(self._model, "stage_seconds", {}) if request["kind"] == "segment" else {}
+        return {"kind": "done", "device_bytes": peak_device_bytes(), "stage_seconds": stages}
 
     def _load(self, spec: ModelSpec) -> None:
         self._spec = spec

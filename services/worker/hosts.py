@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from services.core.db.workers import LoadedModel
 from services.core.errors import Cancelled, HostCrashed, RuntimeUnavailable
 from services.core.model_spec import ModelSpec
 from services.worker.expected_memory import ExpectedMemory
@@ -29,6 +30,10 @@ NO_LIMIT = MemoryUse()
 
 
 def _ignore(_: ModelHost) -> None:
+    pass
+
+
+def _nobody() -> None:
     pass
 
 
@@ -70,6 +75,7 @@ class ModelHosts:
         # Held only while the table changes, never while a host ends: metrics are read meanwhile.
         self._changing = threading.Lock()
         self._closed = False
+        self._changed: Callable[[], None] = _nobody
         self.loads = 0
         """Models loaded since the start."""
         self.hits = 0
@@ -141,6 +147,21 @@ class ModelHosts:
         with self._changing:
             return {host.spec.model_id: host.memory_use for host in self._hosts.values() if host.alive}
 
+    def loaded(self) -> list[LoadedModel]:
+        """The models that are ready, each with how long it has been so and what it takes. From any thread."""
+        now = time.monotonic()
+        with self._changing:
+            ready = [(host, host.loaded_at) for host in self._hosts.values() if host.alive]
+        return [
+            LoadedModel(host.spec.model_id, now - at, host.memory_use.host_bytes, host.memory_use.device_bytes)
+            for host, at in ready
+            if at is not None
+        ]
+
+    def tell_changes(self, changed: Callable[[], None]) -> None:
+        """Call `changed`, which must return at once, whenever a model was loaded or evicted."""
+        self._changed = changed
+
     def close(self) -> None:
         """End every host and remove their scratch. Closing twice is allowed."""
         with self._changing:
@@ -179,6 +200,7 @@ class ModelHosts:
         self.last_load_seconds = time.monotonic() - started_at
         self.loads += 1
         self._metrics.model_loaded(host.spec.model_id, self.last_load_seconds)
+        self._changed()
         logger.info("loaded model %s in %.2f s", host.spec.model_id, self.last_load_seconds)
 
     def _drop_dead(self) -> None:
@@ -212,4 +234,5 @@ class ModelHosts:
             host.close()
             self.evictions += 1
             self._metrics.model_evicted(host.spec.model_id)
+            self._changed()
             logger.info("evicted model %s", host.spec.model_id)

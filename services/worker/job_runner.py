@@ -70,6 +70,7 @@ class JobRunner:
         self._doorbell = doorbell
         self._pulse = pulse
         self._claiming = Claiming(settings, database, blobs, worker)
+        self._metrics = metrics
         self._verdicts = Verdicts(settings, database, blobs, metrics)
         self._preload = Preload(settings.preload_models, self._claiming, blobs, database, hosts)
         self._device = DeviceTurns()
@@ -80,6 +81,11 @@ class JobRunner:
         self._changes = 0
         self._long_job: RunningJob | None = None
         """One that had the device for longer than another was to wait for it."""
+        self._misjudged = False
+        """Whether that happened with it again, though it was thought to be nearly done."""
+        self._last_seconds: dict[str, float] = {}
+        """What each model's last run took."""
+        metrics.watch_jobs_in_hand(lambda: len(self._jobs))
 
     def start(self) -> None:
         """Begin to load the models that are to be warm before the first job. Returns at once."""
@@ -110,7 +116,7 @@ class JobRunner:
                 device_bound = sum(job.stage is not Stage.AFTER_DEVICE for job in self._jobs)
             self._yield_what_waits()
             pause_seconds = BUSY_POLL_SECONDS
-            if running < self._settings.jobs_at_once and not (tried_before or self._on_device(self._long_job)):
+            if running < self._settings.jobs_at_once and not (tried_before or self._runs_for_long()):
                 try:
                     claim = self._claim(running, device_bound)
                 except Unavailable as error:
@@ -160,19 +166,26 @@ class JobRunner:
     def _yield_what_waits(self) -> None:
         """Give back what has waited for the device for long: an idle worker, which there was none of, may be there now.
 
-        Nothing is claimed beside the job on the device from then on: it has shown that it takes long, and what would be
-        saved then, the decoding of the next one, is little beside it.
+        Nothing is claimed beside the job on the device from then on until it is nearly done: see `_runs_for_long`.
         """
         jobs = self._running()
         for job in jobs:
             if job.waits_for_longer_than(self._settings.device_wait_seconds) and job.give_back_unless_on_device(
                 StopReason.YIELDED
             ):
-                self._long_job = next(filter(self._on_device, jobs), None)
+                on_device = next((other for other in jobs if other.stage is Stage.ON_DEVICE), None)
+                self._misjudged = on_device is not None and on_device is self._long_job
+                self._long_job = on_device
 
-    @staticmethod
-    def _on_device(job: RunningJob | None) -> bool:
-        return job is not None and job.stage is Stage.ON_DEVICE
+    def _runs_for_long(self) -> bool:
+        """Whether what has the device has shown that it takes long, and will not be done soon.
+
+        The next job is decoded in time for the end, so that the device does not wait for it.
+        """
+        job = self._long_job
+        if job is None or job.stage is not Stage.ON_DEVICE:
+            return False
+        return self._misjudged or not job.leaves_device_within(self._settings.device_wait_seconds / 2)
 
     def _claim(self, running: int, device_bound: int) -> Claim | None:
         if not running:
@@ -190,6 +203,7 @@ class JobRunner:
 
     def _begin(self, claim: Claim) -> None:
         logger.info("claimed", extra={"job": str(claim.job_id), "model": claim.model_id, "attempt": claim.attempt})
+        self._metrics.job_claimed(claim.model_id)
         job = RunningJob(
             claim,
             self._settings,
@@ -197,6 +211,7 @@ class JobRunner:
             self._device,
             before_leaving_device=self._hosts.trim,
             moved=self._notice,
+            expected_seconds=self._last_seconds.get(claim.model_id),
         )
         thread = threading.Thread(target=self._run, args=(job,), name=f"job-{claim.job_id}", daemon=True)
         with self._changed:
@@ -227,6 +242,7 @@ class JobRunner:
     def _work(self, job: RunningJob) -> None:
         try:
             message, stage_seconds = self._segment(job)
+            self._last_seconds[job.claim.model_id] = stage_seconds["model"]
             waits = {"queued": round(job.claim.waited_seconds, 4), "wait": job.waited_seconds}
             self._verdicts.finish(job, message, {**waits, **stage_seconds})
         except Cancelled:
@@ -250,8 +266,9 @@ class JobRunner:
         run = pipeline.Run(
             hosts=self._hosts,
             time_limit_seconds=self._time_limit_seconds(entry),
-            report_percent=job.lease.report_percent,
+            report_percent=job.report_percent,
             note=partial(self._note, claim),
+            model_ran=partial(self._metrics.model_ran, claim.model_id),
             host_started=job.host_started,
             on_device=job.on_device,
         )

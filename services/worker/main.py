@@ -12,6 +12,7 @@ from pathlib import Path
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import Middleware
+from prometheus_client import disable_created_metrics
 
 from services.core import logs
 from services.core.blobs import Blobs
@@ -25,6 +26,7 @@ from services.worker.listening import ListeningBroker
 from services.worker.memory import MemoryUse
 from services.worker.metrics import WorkerMetrics
 from services.worker.model_checks import ModelChecks
+from services.worker.presence import Presence
 from services.worker.pulse import DOORBELLS, LISTEN_LIMIT_SECONDS, HeartbeatFile, Pulse
 from services.worker.work import Lookout, Work
 
@@ -43,13 +45,16 @@ def create_broker() -> RedisBroker:
     """The broker with the one actor; becomes Dramatiq's current one, as its command line asks."""
     settings = settings_or_exit()
     logs.configure(settings.log_level)
-    metrics = WorkerMetrics()
+    # Half of all series, and `process_start_time_seconds` tells as much.
+    disable_created_metrics()  # type: ignore[no-untyped-call] # untyped there
+    metrics = WorkerMetrics(settings.pool_name)
     pulse = Pulse()
-    runner = make_runner(settings, metrics, pulse)
+    hosts = make_hosts(settings, metrics)
+    runner = make_runner(settings, hosts, metrics, pulse)
     work = Work(runner, make_checks(settings), pulse)
     lookout = None if settings.pool.takes_every_model else Lookout(work)
     client = connect(settings.redis_url, socket_timeout_seconds=WORKER_SOCKET_TIMEOUT_SECONDS)
-    life = Life(settings, runner, metrics, lookout, pulse)
+    life = Life(settings, runner, make_presence(settings, hosts), metrics, lookout, pulse)
     listening = partial(ListeningBroker, looks=partial(pulse.due, DOORBELLS, LISTEN_LIMIT_SECONDS))
     broker = make_broker(client, settings.redis_namespace, [life], listening)
     declare_actor(broker, work)
@@ -57,9 +62,9 @@ def create_broker() -> RedisBroker:
     return broker
 
 
-def make_runner(settings: Settings, metrics: WorkerMetrics, pulse: Pulse) -> JobRunner:
-    """A job runner with its own connections and model hosts."""
-    hosts = ModelHosts(
+def make_hosts(settings: Settings, metrics: WorkerMetrics) -> ModelHosts:
+    """The worker's model hosts."""
+    return ModelHosts(
         capacity=settings.warm_models,
         load_time_limit_seconds=settings.model_load_limit_seconds,
         scratch_limit_bytes=settings.model_scratch_bytes,
@@ -69,6 +74,10 @@ def make_runner(settings: Settings, metrics: WorkerMetrics, pulse: Pulse) -> Job
         pinned=settings.pinned_models,
         metrics=metrics,
     )
+
+
+def make_runner(settings: Settings, hosts: ModelHosts, metrics: WorkerMetrics, pulse: Pulse) -> JobRunner:
+    """A job runner with its own connections."""
     return JobRunner(
         settings,
         Database(
@@ -80,18 +89,29 @@ def make_runner(settings: Settings, metrics: WorkerMetrics, pulse: Pulse) -> Job
         Blobs(settings.volume_dir),
         hosts,
         Doorbell(settings.redis_url, settings.redis_namespace),
-        worker=f"{socket.gethostname()}:{os.getpid()}",
+        worker=worker_name(),
         metrics=metrics,
         pulse=pulse,
     )
 
 
+def make_presence(settings: Settings, hosts: ModelHosts) -> Presence:
+    """What tells that this worker is there, with a connection of its own."""
+    presence = Presence(Database(settings.database_url, pool_size=1), worker_name(), settings.pool, hosts.loaded)
+    hosts.tell_changes(presence.notice)
+    return presence
+
+
 def make_checks(settings: Settings) -> ModelChecks:
     """What tries models for the console, with its own connections."""
     limit_seconds = float(max(settings.model_load_limit_seconds, settings.model_time_limit_seconds))
-    worker = f"{socket.gethostname()}:{os.getpid()}"
     database = Database(settings.database_url, pool_size=1)
-    return ModelChecks(database, Blobs(settings.volume_dir), worker, limit_seconds, settings.pool)
+    return ModelChecks(database, Blobs(settings.volume_dir), worker_name(), limit_seconds, settings.pool)
+
+
+def worker_name() -> str:
+    """What this process is called: unlike any other that lives."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def scratch_root() -> Path:
@@ -111,11 +131,18 @@ class Life(Middleware):
     """The worker's beginning and end: preloads and metrics; no more claims once it is told to stop, and no hosts."""
 
     def __init__(
-        self, settings: Settings, runner: JobRunner, metrics: WorkerMetrics, lookout: Lookout | None, pulse: Pulse
+        self,
+        settings: Settings,
+        runner: JobRunner,
+        presence: Presence,
+        metrics: WorkerMetrics,
+        lookout: Lookout | None,
+        pulse: Pulse,
     ) -> None:
         self._metrics_port = settings.worker_metrics_port
         self._drain_seconds = settings.drain_seconds
         self._runner = runner
+        self._presence = presence
         self._metrics = metrics
         self._lookout = lookout
         self._pulse = pulse
@@ -126,6 +153,7 @@ class Life(Middleware):
         """It listens for doorbells."""
         if self._metrics_port:
             self._metrics.serve(self._metrics_port)
+        self._presence.start()
         self._runner.start()
         if self._lookout is not None:
             self._lookout.start()
@@ -151,6 +179,7 @@ class Life(Middleware):
         if self._lookout is not None:
             self._lookout.join(self._drain_seconds + VERDICT_SECONDS)
         self._runner.close()
+        self._presence.close()
         self._metrics.close()
         if self._heartbeat is not None:
             self._heartbeat.stop()

@@ -26,6 +26,7 @@ from services.worker.child_process import ChildProcess
 from services.worker.device_memory import believable_bytes
 from services.worker.host_environment import host_environment
 from services.worker.memory import MemoryUse, anonymous_bytes
+from services.worker.model_stages import believable_stages
 from services.worker.protocol import Message, MessageBuffer, ProtocolError, encode, volume_to_json
 from services.worker.scratch import ScratchFolder
 from services.worker.workspace import Workspace
@@ -90,6 +91,8 @@ class ModelHost:
         self.spec = spec
         self.memory_use = MemoryUse()
         """As measured after it last loaded or segmented."""
+        self.loaded_at: float | None = None
+        """When its model was ready, on the monotonic clock."""
         self._scratch = scratch
         self._memory_limit_bytes = memory_limit_bytes
         self._spawner = spawner  # kept, because the host ends with its thread
@@ -136,6 +139,7 @@ class ModelHost:
         """
         request = {"kind": "load", "spec": self.spec.to_json()}
         self._exchange(request, None, time_limit_seconds, _Listener(), keep_on_failure=False)
+        self.loaded_at = time.monotonic()
 
     def segment(
         self,
@@ -145,7 +149,7 @@ class ModelHost:
         time_limit_seconds: float,
         on_progress: Callable[[float], None],
         on_note: Callable[[str], None] = _ignore,
-    ) -> None:
+    ) -> dict[str, float]:
         """Run the model on the workspace's inputs and fill its masks. Blocks.
 
         `workspace` has one mask per structure of the spec, in that order; `volumes` are its inputs with where they lie.
@@ -153,6 +157,7 @@ class ModelHost:
         After ModelFailed the host may still be alive; after any other error it has ended and its scratch folder is
         gone.
 
+        Returns the seconds that parts of the run took, as far as the model is one that tells; see `ModelStage`.
         Raises ModelFailed, HostCrashed, TimeLimitExceeded, or Cancelled after `kill`; ValueError when the
         workspace does not have one mask per structure.
         """
@@ -160,7 +165,8 @@ class ModelHost:
             raise ValueError(f"{len(workspace.masks)} masks for {len(self.spec.structures)} structures")
         request = {"kind": "segment", "volumes": [volume_to_json(volume) for volume in volumes]}
         listener = _Listener(on_progress, on_note)
-        self._exchange(request, workspace.fileno(), time_limit_seconds, listener, keep_on_failure=True)
+        answer = self._exchange(request, workspace.fileno(), time_limit_seconds, listener, keep_on_failure=True)
+        return believable_stages(answer.get("stage_seconds"), time_limit_seconds)
 
     def kill(self) -> None:
         """End the host and all it started, now. The thread that uses it gets Cancelled. From any thread."""
@@ -190,7 +196,7 @@ class ModelHost:
         listener: "_Listener",
         *,
         keep_on_failure: bool,
-    ) -> None:
+    ) -> Message:
         """Send one request and wait for its answer. The host stays alive only after an answer that allows it."""
         with self._state:
             if self._cancelled:
@@ -208,6 +214,7 @@ class ModelHost:
             self.memory_use = MemoryUse(anonymous_bytes(self.pid), believable_bytes(answer.get("device_bytes")))
             # A model that leaves files behind would end some later job; half-way there is the time to start anew.
             keep = self._scratch.used_bytes() <= self._scratch.limit_bytes // 2
+            return answer
         finally:
             with self._state:
                 self._busy = False

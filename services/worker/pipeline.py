@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -38,6 +38,10 @@ class Stages:
         self.seconds[name] = round(time.perf_counter() - started, 4)
 
 
+def _ignore(_: Mapping[str, float]) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """What one run needs from its surroundings."""
@@ -49,6 +53,8 @@ class Run:
     """Called with what a person should know of the run."""
     host_started: Callable[[ModelHost], None]
     """Called with the host as soon as there is one, even before its model is loaded, so that it can be killed."""
+    model_ran: Callable[[Mapping[str, float]], None] = _ignore
+    """Called with what parts of the model's run took, as far as its host tells, once it ended well."""
     on_device: Callable[[], AbstractContextManager[None]] = nullcontext
     """Around what only one job at a time may do: loading and running its model. Raises Cancelled."""
 
@@ -89,7 +95,7 @@ def segment(
                     host = run.hosts.acquire(spec, on_start=run.host_started)
                 run.report_percent(LOADED_PERCENT)
                 with stages.timed("model"):
-                    host.segment(
+                    model_stage_seconds = host.segment(
                         workspace,
                         [
                             Volume(voxels, volume.geometry, volume.channel_id)
@@ -101,6 +107,7 @@ def segment(
                         ),
                         on_note=run.note,
                     )
+            run.model_ran(model_stage_seconds)
             run.report_percent(SEGMENTED_PERCENT)
             with stages.timed("encode"):
                 message = _encode(entry, workspace.masks)

@@ -3,8 +3,8 @@
 JSON and not pickle, because the host runs code that nobody checked and the worker reads what it sends.
 
 Worker to host: `load` {spec} and `segment` {volumes}, the latter followed by one byte that carries the workspace's
-descriptor. Host to worker: `progress` {fraction} and `note` {text}, then `done` {device_bytes}, or `failed` {kind,
-details, reusable}.
+descriptor. Host to worker: `progress` {fraction} and `note` {text}, then `done` {device_bytes, stage_seconds}, or
+`failed` {kind, details, reusable}.
 """
 
 import json

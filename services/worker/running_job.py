@@ -13,6 +13,8 @@ from services.core.settings import Settings
 from services.worker.device_turns import DeviceTurns
 from services.worker.lease import Lease, StopReason
 from services.worker.model_host import ModelHost
+from services.worker.pipeline import LOADED_PERCENT, SEGMENTED_PERCENT
+from services.worker.turn import Turn
 
 
 class Stage(Enum):
@@ -36,8 +38,12 @@ class RunningJob:
         *,
         before_leaving_device: Callable[[], None],
         moved: Callable[[], None],
+        expected_seconds: float | None = None,
     ) -> None:
-        """`before_leaving_device` is called at the end of the job's turn, `moved` after each change of stage."""
+        """`before_leaving_device` is called at the end of the job's turn, `moved` after each change of stage.
+
+        `expected_seconds` is what the model took last; None where nobody knows.
+        """
         self.claim = claim
         self.lease = Lease(
             database,
@@ -49,6 +55,7 @@ class RunningJob:
         self.waited_seconds = 0.0
         """For the device; known once it has it."""
         self._asked_at: float | None = None
+        self._turn = Turn(expected_seconds)
         self.settling = threading.Lock()
         self.settled = False
         """Whether the database was told that the work was stopped; guarded by `settling`."""
@@ -69,6 +76,16 @@ class RunningJob:
         asked_at = self._asked_at
         return self._stage is Stage.BEFORE_DEVICE and asked_at is not None and time.monotonic() - asked_at > seconds
 
+    def leaves_device_within(self, seconds: float) -> bool:
+        """Whether the job has the device, and will probably be done with it by then."""
+        return self._stage is Stage.ON_DEVICE and self._turn.remaining_seconds() <= seconds
+
+    def report_percent(self, percent: int) -> None:
+        """The job's progress."""
+        if self._stage is Stage.ON_DEVICE:
+            self._turn.report((percent - LOADED_PERCENT) / (SEGMENTED_PERCENT - LOADED_PERCENT))
+        self.lease.report_percent(percent)
+
     @contextmanager
     def on_device(self) -> Iterator[None]:
         """The job's turn at the device. Raises Cancelled when the job is stopped before it has come."""
@@ -78,6 +95,7 @@ class RunningJob:
             with self._lock:
                 if self._is_stopped():
                     raise Cancelled("The job was stopped just before its turn at the device.")
+                self._turn.begin()
                 self._stage = Stage.ON_DEVICE
             self._moved()
             try:

@@ -131,7 +131,7 @@ class Verdicts:
         """
         with job.settling:
             if not job.settled:
-                self._metrics.job_ended(self._settle_stopped(job))
+                self._metrics.job_ended(job.claim.model_id, self._settle_stopped(job))
                 job.settled = True
 
     def _settle_stopped(self, job: RunningJob) -> str:
@@ -157,7 +157,9 @@ class Verdicts:
         state = self.through_outage(
             lambda: self._database.run(attempts.lose_attempt, job.claim, reason=reason, policy=self._policy)
         )
-        self._metrics.job_ended("lost" if state is not None else "fenced")
+        self._metrics.job_ended(job.claim.model_id, "lost" if state is not None else "fenced")
+        if state is JobState.FAILED:
+            self._metrics.job_failed(job.claim.model_id, JobErrorCode.INTERNAL)
         logger.warning(
             "attempt lost", extra={"job": str(job.claim.job_id), "reason": reason, "now": state or JobState.RUNNING}
         )
@@ -175,7 +177,8 @@ class Verdicts:
             )
         )
         if told:
-            self._metrics.job_ended("failed")
+            self._metrics.job_ended(job.claim.model_id, "failed")
+            self._metrics.job_failed(job.claim.model_id, code)
             logger.warning("failed", extra={"job": str(job.claim.job_id), "error": error.summary})
         else:  # given back, or taken back, before the fault was found
             self.stopped(job)

@@ -332,7 +332,7 @@ def test_metrics_count_requests_by_route_and_jobs_by_state(deployment: Deploymen
     text = httpx.get(deployment.url + "/metrics").text
     route = "/api/v2/Model/{model}/segmentation"
     assert re.search(rf'segint_http_requests_total{{method="POST",route="{re.escape(route)}",status="200"}} \d', text)
-    assert re.search(r'segint_jobs{state="succeeded"} [1-9]', text)
+    assert re.search(rf'segint_jobs{{model="{SAMPLE_MODEL}",state="succeeded"}} [1-9]', text)
     assert "segint_oldest_queued_job_age_seconds" in text
     assert "segint_database_up 1.0" in text
     assert str(job_id) not in text

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from services.api.metrics import Metrics
 from services.api.orphans import Orphans
 from services.core.blobs import Blobs
 from services.core.db import claims
@@ -103,7 +104,7 @@ def test_a_name_must_be_an_orphan_in_every_look(new_settings: Callable[..., Sett
 
     async def story() -> None:
         database = AsyncDatabase(settings.database_url)
-        orphans = Orphans(settings, database, blobs, clock=lambda: passed_seconds)
+        orphans = Orphans(settings, database, blobs, Metrics(), clock=lambda: passed_seconds)
         # Given a stray that is there, then not, then there again
         for _ in range(3):
             stray.write_bytes(b"x")

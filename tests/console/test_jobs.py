@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from services.core.db import audit as audit_rows
 from services.core.jobs import JobState
 from services.core.wire.model_output import decode_model_output
 from tests.conftest import MakeDeployment
@@ -153,3 +154,44 @@ def test_actions_on_jobs_are_in_the_audit(deployment: Deployment, olga: Visitor)
         ("account:olga", "job.priority", f"job:{job}"),
     ]
     assert verdict.sound
+
+
+def test_who_opened_which_scan_is_in_the_audit_and_nobody_reads_one_without_it(
+    deployment: Deployment, olga: Visitor
+) -> None:
+    job, other = deployment.submit(), deployment.submit()
+    data = [f"/jobs/{job}/view/{part}" for part in ("description", "channels/0", "structures/0")]
+
+    def openings() -> list[tuple[str, str]]:
+        database = deployment.database()
+        try:
+            entries = database.run(audit_rows.newest, 100)
+        finally:
+            database.close()
+        return [(entry.actor, entry.subject) for entry in entries if entry.action == "job.viewed"]
+
+    # Given somebody who may see, and asks for the voxels without their page
+    with visitor(deployment, "vic") as vic:
+        refused = [vic.get(path) for path in data]
+        assert [answer.status_code for answer in refused] == [403] * 3
+        assert "open it on the page of its job" in refused[0].json()["error"]
+        assert openings() == []
+        # When they open the page, and it asks for its data
+        assert vic.get(f"/jobs/{job}/view").headers["cache-control"] == "no-store"
+        assert [vic.get(path).status_code for path in data] == [200, 200, 404]  # it has no masks yet
+        # Then the audit has that once, and it opens no other job's scan
+        assert openings() == [("account:vic", f"job:{job}")]
+        assert vic.get(f"/jobs/{other}/view/description").status_code == 403
+        # And each opening is one, by whatever spelling
+        assert vic.get(f"/jobs/{str(job).upper()}/view", follow_redirects=True).status_code == 200
+        assert openings() == [("account:vic", f"job:{job}")] * 2
+        (opened,) = [cookie for cookie in vic.client.cookies.jar if cookie.name == "segint_opened"]
+    # And another session opens nothing with its cookie
+    olga.client.cookies.set("segint_opened", opened.value or "", path=opened.path)
+    assert olga.get(data[0]).status_code == 403
+    # And a job that there is not is told as such, and no entry
+    assert olga.get(f"/jobs/{uuid4()}/view").status_code == 200
+    assert olga.get("/jobs/none/view/description").status_code in {400, 404}
+    assert len(openings()) == 2
+    for waiting in (job, other):
+        olga.change(f"/jobs/{waiting}/cancel")

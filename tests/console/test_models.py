@@ -1,56 +1,15 @@
 """Models in the console: drafted, given files, tried by a worker, published; and what is refused on the way."""
 
-import io
-import json
-import warnings
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-import torch
 
 from services.core.db import drafts
-from services.core.wire._pb import Model_pb2 as pb
-from services.core.wire.catalogue import decode_models
 from tests.conftest import MakeDeployment
+from tests.console.model_drafts import audit, form, offered, tried, upload
+from tests.console.torchscript import torchscript
 from tests.console.visitor import SECRET, Visitor, create_account, visitor
-from tests.deployment import SAMPLE_FAMILY, SAMPLE_MODEL, Deployment, request_body, small_volume, wait_for
-
-STRUCTURE = {
-    "name": "Bright",
-    "structure_id": "1",
-    "color": "#ff8800",
-    "type": "1",
-    "fma_code": "7088",
-    "channel": "CT",
-}
-
-
-class Bright(torch.nn.Module):
-    def forward(self, volume: torch.Tensor) -> torch.Tensor:
-        return volume > 50
-
-
-def torchscript() -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings(action="ignore"):  # deprecated, and what many still have
-        torch.jit.save(torch.jit.script(Bright()), buffer)
-    return buffer.getvalue()
-
-
-def form(model_id: str, /, **fields: Any) -> dict[str, Any]:
-    """The new-model form, filled in."""
-    return {
-        "family": f"Family of {model_id}",
-        "channels": "CT",
-        "gender": "2",
-        "model_id": model_id,
-        "major": "1",
-        "minor": "0",
-        "runtime": "pytorch",
-        "structures": [STRUCTURE],
-        "options": "",
-    } | fields
+from tests.deployment import SAMPLE_MODEL, Deployment, request_body, small_volume
 
 
 @pytest.fixture(scope="module")
@@ -65,25 +24,6 @@ def deployment(new_deployment: MakeDeployment) -> Deployment:
 def mo(deployment: Deployment) -> Iterator[Visitor]:
     with visitor(deployment, "mo") as found:
         yield found
-
-
-def upload(
-    who: Visitor, model_id: str, content: bytes, name: str = "model.pt", kind: str = "artifact"
-) -> dict[str, Any]:
-    answer = who.client.post(
-        f"{who.url}/admin/new-model/file",
-        params={"model_id": model_id, "kind": kind, "name": name},
-        content=content,
-        headers={"X-CSRFToken": who.token},
-    )
-    found: dict[str, Any] = answer.json()
-    return found
-
-
-def offered(deployment: Deployment) -> set[str]:
-    """Identifiers of the versions that clients are offered."""
-    families = decode_models(deployment.get("/api/v2/Model/").content)
-    return {version.model_id for family in families for version in family.versions}
 
 
 def test_a_model_goes_from_the_form_over_the_dry_run_to_clients(deployment: Deployment, mo: Visitor) -> None:
@@ -123,31 +63,8 @@ def test_a_model_goes_from_the_form_over_the_dry_run_to_clients(deployment: Depl
     assert "bright 1" in offered(deployment)
 
 
-def tried(who: Visitor, model_id: str) -> dict[str, Any]:
-    """The version's state once its dry run has ended."""
-
-    def over() -> dict[str, Any] | None:
-        state: dict[str, Any] = who.get("/models/state", params={"model_id": model_id}).json()
-        return state if state["check"] and state["check"]["state"] in {"passed", "failed"} else None
-
-    found = wait_for(over, f"the dry run of {model_id}")
-    assert found is not None
-    return found
-
-
 def mo_seen(who: Visitor, model_id: str) -> str:
     return str(who.get("/models/state", params={"model_id": model_id}).json()["seen"])
-
-
-def audit(deployment: Deployment) -> dict[tuple[str, str, str], dict[str, Any]]:
-    from services.core.db import audit as rows
-
-    database = deployment.database()
-    try:
-        entries = database.run(rows.newest, 500)
-    finally:
-        database.close()
-    return {(entry.actor, entry.action, entry.subject): dict(entry.details) for entry in reversed(entries)}
 
 
 def test_a_model_that_does_not_work_is_told_in_a_sentence_and_not_published(mo: Visitor) -> None:
@@ -204,39 +121,6 @@ def test_of_two_people_who_edit_a_draft_the_second_is_told(deployment: Deploymen
         assert database.run(drafts.version_view, "shared").entry.version.description == "Mia's"
     finally:
         database.close()
-
-
-@pytest.mark.parametrize("color", ["#ff880", "#gg0000", "256,0,0", "red", "#ff8800; background: url(x)"])
-def test_a_colour_out_of_range_is_refused(mo: Visitor, color: str) -> None:
-    answer = mo.change("/new-model/draft", form("colours", structures=[STRUCTURE | {"color": color}]))
-    assert answer.status_code == 400
-    assert "is no colour" in answer.json()["error"]
-
-
-@pytest.mark.parametrize(
-    ("fields", "sentence"),
-    [
-        ({"structures": []}, "draws no structure"),
-        ({"structures": [STRUCTURE | {"name": " "}]}, "name is missing"),
-        ({"structures": [STRUCTURE | {"fma_code": "-1"}]}, "whole number"),
-        ({"structures": [STRUCTURE | {"fma_code": str(2**32)}]}, "whole number"),
-        ({"structures": [STRUCTURE | {"channel": "MR"}]}, "no input channel"),
-        ({"structures": "all"}, "cannot be read"),
-        ({"model_id": ""}, "identifier is missing"),
-        ({"model_id": "a\x00b"}, "cannot be stored"),
-        ({"family": "x" * 5000}, "longer than"),
-        ({"runtime": "cobol"}, "no runtime"),
-        ({"major": "one"}, "whole number"),
-        ({"channels": "CT, CT"}, "named twice"),
-        ({"options": "call: [unclosed"}, "not YAML"),
-        ({"options": "call: juggling"}, "options cannot be used"),
-        ({"options": "a: &a [1]\nb: *a"}, "aliases"),
-    ],
-)
-def test_a_form_that_cannot_be_used_is_told_by_its_field(mo: Visitor, fields: dict[str, Any], sentence: str) -> None:
-    answer = mo.change("/new-model/draft", form("faulty", **fields))
-    assert answer.status_code == 400, answer.text
-    assert sentence in answer.json()["error"]
 
 
 def test_a_file_that_is_not_what_it_claims_is_refused_and_leaves_nothing(deployment: Deployment, mo: Visitor) -> None:
@@ -309,94 +193,6 @@ def test_copies_are_drafts_with_the_same_files(deployment: Deployment, mo: Visit
     assert again.status_code == 409
 
 
-# --- Importing a family --------------------------------------------------------------------------------------
-
-
-def send(who: Visitor, what: str, content: bytes, **query: str) -> dict[str, Any]:
-    answer = who.client.post(
-        f"{who.url}/admin/import/{what}", params=query, content=content, headers={"X-CSRFToken": who.token}
-    )
-    found: dict[str, Any] = json.loads(answer.text)
-    return found
-
-
-def family(name: str, *versions: str, color: int = 10) -> bytes:
-    structure = pb.Structure(Name="S", Color=pb.ColorRGB(R=color, G=1, B=2), StructureID="1")
-    return pb.ModelFamily(
-        CanonicalName=name, ModelVersions=[pb.ModelVersion(ID=version, Structures=[structure]) for version in versions]
-    ).SerializeToString()
-
-
-def test_an_import_is_shown_first_and_then_done(deployment: Deployment, mo: Visitor) -> None:
-    # Given a family of another server
-    message = family("Imported", "imported 1", "imported 2")
-    # When it is previewed
-    preview = send(mo, "preview", message)
-    # Then nothing has changed yet, and it says what would
-    assert preview["created"] is True
-    assert [(line["model_id"], line["what"]) for line in preview["versions"]] == [
-        ("imported 1", "new"),
-        ("imported 2", "new"),
-    ]
-    assert "Imported" not in mo.get("/models").text
-    # When it is imported
-    done = send(mo, "run", message, fingerprint=preview["fingerprint"])
-    page = mo.client.get(done["url"]).text
-    # Then the family's page lists what is still to be done
-    assert "imported 2" in page
-    assert "Choose a runtime." in page
-    assert "Upload the model file." in page
-    # And a second preview finds nothing to change
-    assert [line["what"] for line in send(mo, "preview", message)["versions"]] == ["same", "same"]
-    # And the family can be downloaded again
-    exported = mo.client.get(done["url"] + "/export")
-    assert pb.ModelFamily.FromString(exported.content) == pb.ModelFamily.FromString(message)
-    assert exported.headers["content-disposition"] == 'attachment; filename="Imported.pb"'
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        (b"\xff\xff\xff\xff", "ModelFamily"),
-        (b"", "CanonicalName"),
-        (family("Twins", "twin", "twin"), "twin"),
-        (family("Colours", "c 1", color=256), "colour"),
-        (bytes(4 * 1024**2 + 1), "limit"),
-    ],
-)
-def test_a_family_that_cannot_be_used_is_refused_by_preview_and_import(
-    mo: Visitor, content: bytes, sentence: str
-) -> None:
-    for what in ("preview", "run"):
-        assert sentence in send(mo, what, content)["error"]
-    assert "Twins" not in mo.get("/models").text
-
-
-def test_an_import_that_would_take_anothers_version_or_change_one_with_jobs_is_refused(
-    deployment: Deployment, mo: Visitor
-) -> None:
-    # Given a version with a job
-    deployment.finished(deployment.submit())
-    taken = family("Thief", SAMPLE_MODEL)
-    original = pb.ModelFamily.FromString(SAMPLE_FAMILY.read_bytes())
-    original.ModelVersions[0].Structures[0].Name = "Renamed"
-    for message, sentence in ((taken, "belongs to the family"), (original.SerializeToString(), "has jobs")):
-        # When the preview is looked at, and the import tried all the same
-        preview = send(mo, "preview", message)
-        done = send(mo, "run", message, fingerprint=preview["fingerprint"])
-        # Then both say why it cannot be
-        assert sentence in preview["conflict"]
-        assert sentence in done["error"]
-
-
-def test_an_import_is_refused_when_the_family_changed_since_its_preview(mo: Visitor) -> None:
-    message = family("Moving", "moving 1")
-    stale = send(mo, "preview", message)["fingerprint"]
-    other = family("Moving", "moving 2")
-    send(mo, "run", other, fingerprint=send(mo, "preview", other)["fingerprint"])
-    assert "since the preview" in send(mo, "run", message, fingerprint=stale)["error"]
-
-
 # --- Who may ------------------------------------------------------------------------------------------------
 
 
@@ -405,10 +201,17 @@ def test_only_modellers_change_models(deployment: Deployment, name: str) -> None
     with visitor(deployment, name) as found:
         assert found.get("/models").status_code == 200
         assert "New version" not in found.get("/models").text
-        for path in ("/new-model", "/import"):
+        for path in ("/new-model", "/import", "/family-inputs/1"):
             assert found.get(path).status_code == 403, path
         body = {"model_id": SAMPLE_MODEL, "new_id": "stolen"} | form("stolen")
-        for path in ("/models/copy", "/models/publish", "/models/disable", "/models/check", "/new-model/draft"):
+        for path in (
+            "/models/copy",
+            "/models/publish",
+            "/models/disable",
+            "/models/check",
+            "/new-model/draft",
+            "/family-inputs/1/save",
+        ):
             assert found.change(path, body).status_code == 403, path
         assert found.change("/new-model/file?model_id=x&kind=artifact&name=x.pt").status_code == 403
         assert found.change("/import/preview").status_code == 403

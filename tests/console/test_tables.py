@@ -61,7 +61,9 @@ def test_every_table_is_listed_and_shown_row_by_row(ada: Visitor, key: str) -> N
         assert ada.client.get(unescape(link)).status_code == 200, link
 
 
-@pytest.mark.parametrize("path", ["/", "/login", "/jobs", "/models", "/new-model", "/import", "/feedback/list"])
+@pytest.mark.parametrize(
+    "path", ["/", "/login", "/jobs", "/models", "/new-model", "/family-inputs/1", "/feedback/list"]
+)
 def test_a_page_names_no_foreign_host_and_runs_nothing_that_is_not_marked(ada: Visitor, path: str) -> None:
     if path == "/login":
         ada.client.cookies.clear()

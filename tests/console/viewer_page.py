@@ -1,6 +1,7 @@
 """The viewer's page, as a person uses it."""
 
 import re
+from dataclasses import dataclass
 from typing import Self
 from uuid import UUID
 
@@ -8,7 +9,7 @@ import numpy as np
 from playwright.sync_api import Locator, Page
 
 from services.core.volumes import Geometry
-from tests.console.pictures import BACK, DOWN, LEFT, Pixels, Plane, is_light, nearest_axis, picture
+from tests.console.pictures import BACK, DOWN, LEFT, Pixels, Plane, is_light, is_red, nearest_axis, picture
 from tests.console.viewer_app import PREFIX
 from tests.deployment import Deployment
 
@@ -17,16 +18,34 @@ BLACK, WHITE = 30_000, -30_000
 """Levels at which any volume is all black or all white."""
 
 
+@dataclass(frozen=True)
+class ScanAndMask:
+    """One view's picture, taken apart."""
+
+    frame: Plane
+    """Where the slice is drawn."""
+    marks: Plane
+    """Where letters and the crosshair are, which the next two are without."""
+    bright: Plane
+    red: Plane
+
+
 class ViewerPage:
     """One job's page."""
 
     def __init__(self, page: Page, deployment: Deployment) -> None:
         self.page = page
-        self.url = f"{deployment.at('viewer').url}{PREFIX}"
+        self.url = (
+            f"{deployment.at('viewer').url}{PREFIX}" if "viewer" in deployment.ports else f"{deployment.url}/admin"
+        )
 
     def open(self, job_id: UUID | str, state: str = "shown") -> Self:
         """Go there, and wait until all is shown, or until it has said why not."""
         self.page.goto(f"{self.url}/jobs/{job_id}/view")
+        return self.loaded(state)
+
+    def loaded(self, state: str = "shown") -> Self:
+        """Wait until all is shown, or until it has said why not."""
         self.page.wait_for_selector("body:not([data-state=loading])", timeout=LOAD_MILLISECONDS)
         assert self.page.locator("body").get_attribute("data-state") == state, self.sentence
         return self
@@ -72,6 +91,16 @@ class ViewerPage:
         self.window(BLACK)
         marks = is_light(self.picture())
         return white & ~marks, marks
+
+    def scan_and_mask(self, view: str, structure: str) -> "ScanAndMask":
+        """In that view, with the crosshair where it is: what is bright of the scan, and where a red mask lies."""
+        self.choose(view)
+        self.hide_all()
+        frame, marks = self.frame_and_marks()
+        self.window(0)
+        bright = is_light(self.picture()) & ~marks
+        self.show(structure)
+        return ScanAndMask(frame, marks, bright, is_red(self.picture()) & ~marks)
 
     def click(self, x: int, y: int) -> None:
         self.canvas.click(position={"x": x, "y": y})

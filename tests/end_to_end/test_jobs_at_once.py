@@ -198,6 +198,26 @@ def test_a_job_that_waits_for_long_is_given_back_for_a_worker_that_is_idle_by_no
     assert_done_once(deployment, [deployment.submit(sleeping(0), SLOW_MODEL)])
 
 
+def test_the_next_job_is_decoded_when_a_long_run_should_be_nearly_done(
+    own_deployment: MakeDeployment, tmp_path: Path
+) -> None:
+    # Given a worker whose model's last run was short, and a job of it that takes long
+    deployment = with_slow_model(own_deployment(device_wait_seconds=1), tmp_path).start_api().start_worker()
+    assert_done_once(deployment, [deployment.submit(sleeping(0), SLOW_MODEL)])
+    with Gate(deployment) as gate:
+        long = deployment.submit(gate.request, SLOW_MODEL)
+        wait_until_running(deployment, long)
+        # When another one waits behind it, Then it is taken again after it was given back: the long one should be done
+        waiting = deployment.submit(sleeping(0), SLOW_MODEL)
+        wait_for(lambda: logged(deployment, "released", waiting) == 2, "it to be given back again")
+        # And that was the last time: the worker has seen that it was wrong
+        deployment.start_worker("second")
+        assert_done_once(deployment, [waiting])
+        assert logged(deployment, "claimed", waiting) == 3
+        assert state_of(deployment, long) == JobState.RUNNING
+    assert_done_once(deployment, [long])
+
+
 def test_a_job_that_has_lost_an_attempt_is_run_alone(own_deployment: MakeDeployment, tmp_path: Path) -> None:
     deployment = with_slow_model(own_deployment(device_wait_seconds=600), tmp_path).start_api()
     with Gate(deployment) as gate:

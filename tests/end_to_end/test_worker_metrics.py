@@ -18,7 +18,8 @@ class Metrics:
         self._url = f"http://127.0.0.1:{port}/metrics"
 
     def value(self, name: str, **labels: str) -> float:
-        """0 where there is none yet."""
+        """Of the default pool; 0 where there is none yet."""
+        labels["pool"] = "default"
         text = httpx.get(self._url, timeout=10).text
         return sum(
             sample.value
@@ -66,9 +67,17 @@ def test_models_stages_and_jobs_are_counted_while_a_model_runs(deployment: Deplo
         assert metrics.value("segint_warm_model_memory_bytes", model=SLOW_MODEL, memory="device") == 0
         for stage in ("queued", "decode", "wait", "load", "model", "encode"):
             assert metrics.value("segint_stage_seconds_count", model=SAMPLE_MODEL, stage=stage) == 2
-        assert metrics.value("segint_worker_jobs_total", outcome="succeeded") == 3
-        assert metrics.value("segint_worker_jobs_total", outcome="failed") == 1
-    wait_for(lambda: metrics.value("segint_worker_jobs_total", outcome="succeeded") == 4, "the last one to be counted")
+        for stage in ("transfer", "preprocess", "forward", "cleanup"):
+            assert metrics.value("segint_model_stage_seconds_count", model=SLOW_MODEL, stage=stage) == 1
+        assert metrics.value("segint_worker_jobs_in_hand") == 1
+        assert metrics.value("segint_attempts_total", model=SAMPLE_MODEL) == 3
+        assert metrics.value("segint_attempts_total", model=SLOW_MODEL) == 2
+        assert metrics.value("segint_worker_jobs_total", model=SAMPLE_MODEL, outcome="succeeded") == 2
+        assert metrics.value("segint_worker_jobs_total", model=SAMPLE_MODEL, outcome="failed") == 1
+    wait_for(
+        lambda: metrics.value("segint_worker_jobs_total", model=SLOW_MODEL, outcome="succeeded") == 2,
+        "the last one to be counted",
+    )
 
 
 def test_a_second_worker_on_the_same_port_works_without(deployment: Deployment, port: int) -> None:

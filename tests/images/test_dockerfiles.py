@@ -158,6 +158,6 @@ def test_runtimes_by_default_are_all_that_the_package_has() -> None:
     worker = dockerfile("Dockerfile.worker")
     for stage in worker.stages:
         runtimes = next(arg.value for arg in stage.all("ARG") if arg.value.startswith("RUNTIMES="))
-        assert runtimes == "RUNTIMES=onnx,tensorflow,sklearn,xgboost"
+        assert runtimes == "RUNTIMES=monai-bundle,onnx,tensorflow,sklearn,xgboost"
     for path in (ROOT / "requirements").glob("cuda-*.txt"):
         assert path.stem.removeprefix("cuda-") in {"onnx", "tensorflow", "xgboost"}

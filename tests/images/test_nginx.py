@@ -17,6 +17,7 @@ EXAMPLE = ROOT / "docs" / "examples" / "nginx-segint.conf"
 FAR_OVER_THE_DEFAULT_BYTES = 8 << 20
 """nginx refuses bodies over one MiB unless it is told otherwise."""
 LIMIT_BYTES = 2 << 20
+WORKSTATION = "127.0.0.3"
 CONFIGURATION = """
 daemon off;
 user root;
@@ -77,7 +78,9 @@ def proxy(nginx: str, deployment: Deployment, tmp_path_factory: pytest.TempPathF
     trust = ssl.create_default_context(cafile=folder / "tls.crt")
     with subprocess.Popen(command) as process:
         try:
-            with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=trust, timeout=30) as client:
+            # From another address than the proxy's own, as a workstation has.
+            transport = httpx.HTTPTransport(verify=trust, local_address=WORKSTATION)
+            with httpx.Client(base_url=f"https://127.0.0.1:{port}", transport=transport, timeout=30) as client:
                 wait_for(lambda: answers(client), "nginx")
                 yield client
         finally:

@@ -315,6 +315,10 @@ ANSWERS: dict[str, tuple[Make, str]] = {
         of(plain(lambda_of("monai.apps.utils.download_url('https://models.example/a', 'a')"))),
         r"The bundle wants to fetch something from models\.example",
     ),
+    "needs a package while it runs": (
+        of(plain(lambda_of("monai.utils.optional_import('absent_package')[0].rearrange(x)"))),
+        r"^The bundle needs a package that is missing \(.*'absent_package'\)\); install it into the worker's env.*\.$",
+    ),
 }
 
 
@@ -326,6 +330,12 @@ def test_a_result_that_is_no_mask_is_refused_with_its_own_message(case: str, tmp
     with pytest.raises(ModelFailed, match=message) as failure:
         segmented(spec, VOLUME, model=model)
     assert "\n" not in failure.value.details
+
+
+def test_what_a_transform_raises_is_told_as_itself(tmp_path: Path) -> None:
+    spec = of(plain(lambda_of("x.no_such_method()")))(tmp_path)
+    with pytest.raises(AttributeError, match="no_such_method"):
+        segmented(spec, VOLUME, model=loaded(spec))
 
 
 def test_overrides_of_a_configuration_are_for_bundles_only(tmp_path: Path) -> None:

@@ -258,6 +258,14 @@ def test_cuda_without_its_provider_is_an_error(device: str, tmp_path: Path) -> N
 
 
 @WITHOUT_CUDA
+def test_a_gpu_that_the_worker_has_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` means the worker's GPU, as PyTorch sees it; the CPU in its place would be many times slower, unnoticed."""
+    monkeypatch.setattr("services.worker.runtimes.onnx_model.device_of", lambda _: torch.device("cuda:0"))
+    with pytest.raises(ModelFailed, match=r"'cuda:0'.*providers are .*or set the option inference\.device to cpu"):
+        runtime("onnx").load(of(tmp_path, graph(KERNEL)))
+
+
+@WITHOUT_CUDA
 def test_a_session_that_fell_back_is_an_error(tmp_path: Path) -> None:
     """As where the provider is there and its CUDA libraries are not: ONNX Runtime then takes the CPU."""
     path = saved(tmp_path, graph(KERNEL))

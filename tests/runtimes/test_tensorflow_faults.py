@@ -287,6 +287,14 @@ def test_cuda_without_cuda_is_an_error(make: Callable[[Path], ModelSpec], tmp_pa
         runtime("tensorflow").load(spec)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_gpu_that_the_worker_has_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` means the worker's GPU, as PyTorch sees it; the CPU in its place would be many times slower, unnoticed."""
+    monkeypatch.setattr("services.worker.runtimes.tensorflow_tensors.device_of", lambda _: torch.device("cuda:0"))
+    with pytest.raises(ModelFailed, match=r"sees no GPU.*'cuda:0'.*or set the option inference\.device to cpu"):
+        runtime("tensorflow").load(saved_model(tmp_path))
+
+
 @pytest.mark.parametrize("name", ["model.keras", "model.h5"])
 def test_a_lambda_runs_when_it_is_allowed(name: str, tmp_path: Path) -> None:
     spec = tensorflow_spec(saved(tmp_path, lambda_model(), name), allow_pickle=True)

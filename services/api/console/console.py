@@ -12,6 +12,7 @@ from starlette_admin.views import DropDown
 
 from services.api.console.admin import ConsoleAdmin
 from services.api.console.changes import Changes
+from services.api.console.family_inputs_page import FamilyInputsPage
 from services.api.console.gate import Gate
 from services.api.console.import_page import ImportPage
 from services.api.console.jobs_page import JobsPage
@@ -19,7 +20,6 @@ from services.api.console.login import Login
 from services.api.console.models_page import ModelsPage
 from services.api.console.new_model_page import NewModelPage
 from services.api.console.overview_page import OverviewPage
-from services.api.console.page import require
 from services.api.console.secrets import BrowserSecrets
 from services.api.console.sessions import Sessions
 from services.api.console.tables.accounts import AccountTable, AuditTable
@@ -34,11 +34,11 @@ from services.api.console.tables.jobs import JobTable
 from services.api.console.tables.reports import FeedbackTable, StructureCommentTable, TelemetryTable
 from services.api.console.tables.tokens import TokenTable
 from services.api.console.viewer.viewer import Viewer
+from services.api.console.viewing import Viewing
 from services.api.doorbell import Ringer
 from services.api.logins import Logins
 from services.api.mount import Mount
 from services.api.results import Results
-from services.core.accounts import Permission
 from services.core.blobs import Blobs
 from services.core.db import tables
 from services.core.db.console_sessions import SessionLimits
@@ -88,9 +88,10 @@ class Console:
             index=OverviewPage(database, blobs),
         )
         self._admin.add_view(JobsPage(settings, database, blobs, mount, ringer, results, changes))
-        self._admin.routes[:0] = [_for_who_may_see(route) for route in Viewer(database, blobs, mount).routes()]
+        self._admin.routes[:0] = Viewing(Viewer(database, blobs, mount), database, changes, secrets).routes()
         library, own = self._library, self._own
         self._admin.add_view(ModelsPage(database, library, changes, ringer))
+        self._admin.add_view(FamilyInputsPage(database, library, changes))
         self._admin.add_view(NewModelPage(settings, database, blobs, mount, changes))
         self._admin.add_view(ImportPage(settings, database, library, changes))
         self._admin.add_view(
@@ -159,17 +160,6 @@ def make_console(
         ringer=ringer,
         results=results,
     )
-
-
-def _for_who_may_see(route: Route) -> Route:
-    """The viewer knows nothing of sessions."""
-
-    async def guarded(request: Request) -> Response:
-        require(request, Permission.SEE)
-        answer: Response = await route.endpoint(request)
-        return answer
-
-    return Route(route.path, guarded, methods=["GET"])
 
 
 def close_console(console: Console | None) -> None:

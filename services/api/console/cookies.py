@@ -30,14 +30,17 @@ def may_carry_secrets(request: Request, proxies: Networks) -> bool:
         return False
 
 
-def put(response: Response, request: Request, name: str, value: str, *, readable: bool = False) -> None:
+def put(
+    response: Response, request: Request, name: str, value: str, *, readable: bool = False, path: str = PATH
+) -> None:
     """Set a cookie for the console, until the browser is closed; the server ends sessions earlier.
 
     Args:
         readable: whether the page's own scripts may read it.
+        path: below which it is sent.
     """
     response.set_cookie(
-        name, value, path=PATH, httponly=not readable, samesite="lax", secure=request.url.scheme == "https"
+        name, value, path=path, httponly=not readable, samesite="lax", secure=request.url.scheme == "https"
     )
 
 

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette_admin.routing import route
 
 from services.api.console.changes import Changes
+from services.api.console.family_form import channel_in_words, patients_in_words
 from services.api.console.fields import json_fields, text_field
 from services.api.console.page import Page, as_json, require
 from services.api.doorbell import Ringer
@@ -66,7 +67,14 @@ class ModelsPage(Page):
     async def family(self, request: Request) -> Response:
         """One family with its versions."""
         family = await self._family(request)
-        return self.render(request, "console/family.html", family=family, lines=_lines(family))
+        return self.render(
+            request,
+            "console/family.html",
+            family=family,
+            lines=_lines(family),
+            patients=patients_in_words(family.patients),
+            channels=[channel_in_words(channel) for channel in family.inputs],
+        )
 
     @route("/family/{id:int}/export", methods=["GET"], name="family-export")
     async def export(self, request: Request) -> Response:
@@ -129,7 +137,7 @@ class ModelsPage(Page):
     @route("/disable", methods=["POST"], name="model-disable")
     @as_json
     async def disable(self, request: Request) -> dict[str, Any]:
-        """Let clients use a version no longer. Jobs that wait for it go on to wait."""
+        """Let clients use a version no longer. Jobs that wait for it fail once a worker takes them."""
         require(request, Permission.MODELS)
         model_id = text_field(await json_fields(request), "model_id")
         entry = await self._changes.make(

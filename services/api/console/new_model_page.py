@@ -11,7 +11,9 @@ from starlette_admin.routing import route
 
 from services.api.console.changes import Changes
 from services.api.console.colors import hex_of
+from services.api.console.family_inputs_page import choices
 from services.api.console.fields import json_fields, text_field
+from services.api.console.framework_form import framework_fields
 from services.api.console.model_files import check_beginning, check_module, label_of
 from services.api.console.model_form import read_draft
 from services.api.console.page import Page, as_json, require
@@ -23,11 +25,11 @@ from services.core.catalogue import RuntimeName, StoredFile
 from services.core.db import catalogue as catalogue_rows
 from services.core.db import drafts
 from services.core.db.session import AsyncDatabase, Session
-from services.core.errors import InvalidModel, ModelUnavailable, StorageFull
+from services.core.errors import DatabaseUnavailable, InvalidModel, ModelUnavailable, StorageFull
 from services.core.model_options import CALLS, Inference, ModelOptions, Postprocessing, Preprocessing
 from services.core.options_text import shown_options
 from services.core.settings import Settings
-from services.core.wire.enumerations import BODY_PARTS, GENDERS, STRUCTURE_TYPES
+from services.core.wire.enumerations import FRAMEWORK_STATUSES, STRUCTURE_TYPES
 
 SECTIONS: dict[str, tuple[type[BaseModel], set[str]]] = {
     "": (ModelOptions, {"preprocessing", "inference", "postprocessing"}),
@@ -76,8 +78,8 @@ class NewModelPage(Page):
             first={"families": known, "draft": None if view is None else _fields_of(view)},
             runtimes=[(name.value, CALLS[name]) for name in RuntimeName],
             structure_types=sorted(STRUCTURE_TYPES.items()),
-            body_parts=sorted(BODY_PARTS.items(), key=lambda item: item[1]),
-            genders=sorted(GENDERS.items()),
+            framework_statuses=sorted(FRAMEWORK_STATUSES.items()),
+            choices=choices(),
             sections=_help(),
             most_bytes=self._settings.max_model_file_bytes,
         )
@@ -142,9 +144,15 @@ class NewModelPage(Page):
         details: dict[str, str | int] = {"sha256": stored.sha256, "bytes": stored.size_bytes, "kind": kind}
         try:
             old = await self._changes.make(request, "model.file_uploaded", f"model:{model_id}", work, details)
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(self._blobs.delete_model_file, stored.name)
+        except DatabaseUnavailable:
+            # The commit whose reply was lost may have happened, or may yet. If nobody can tell now, the file stays for
+            # the janitor to judge: one that no row names is waste, a model without its file is a loss.
+            view = await self._database.run(drafts.version_view, model_id)
+            if stored not in (view.artifact, view.module):
+                raise
+            return
+        except Exception:
+            await to_thread.run_sync(self._blobs.delete_model_file, stored.name)
             raise
         for name in old:
             await to_thread.run_sync(self._blobs.delete_model_file, name)
@@ -180,6 +188,7 @@ def _fields_of(view: drafts.VersionView) -> dict[str, Any]:
             }
             for structure in entry.version.structures
         ],
+        "frameworks": [framework_fields(framework) for framework in entry.version.regulatory_frameworks],
         "runtime": "" if attachment is None else attachment.runtime,
         "class_name": "" if attachment is None else attachment.class_name or "",
         "allow_pickle": attachment is not None and attachment.allow_pickle,

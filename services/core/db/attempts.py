@@ -39,6 +39,7 @@ class LostAttempt(NamedTuple):
     job_id: UUID
     token: UUID
     state: JobState
+    model_id: str
 
 
 class HeldUpLease(NamedTuple):
@@ -128,6 +129,6 @@ def _lose_attempts(
             row.expires_at = func.now() + timedelta(hours=policy.retention_hours)
         job_events.record(session, row.id, EVENT_OF[state], attempt=row.attempt, worker=row.worker, details=reason)
         if token is not None:
-            lost.append(LostAttempt(row.id, token, state))
+            lost.append(LostAttempt(row.id, token, state, row.model_id))
     session.flush()
     return lost

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from services.core.catalogue import Attachment, CatalogueEntry, ModelFamily
@@ -14,7 +14,7 @@ from services.core.db.catalogue_rows import (
     write_version,
 )
 from services.core.db.locks import lock_name
-from services.core.db.tables import ModelFamilyRow, ModelFileRow, ModelVersionRow
+from services.core.db.tables import ModelFamilyRow, ModelFileRow, ModelVersionRow, SegmentationJobRow
 from services.core.errors import CatalogueConflict, ModelUnavailable
 
 # --- Writing -------------------------------------------------------------------------------------------------
@@ -77,6 +77,29 @@ def set_enabled(session: Session, model_id: str, enabled: bool) -> None:
         ModelUnavailable: there is no such version.
     """
     _version_row(session, model_id).enabled = enabled
+
+
+def delete_version(session: Session, model_id: str) -> CatalogueEntry:
+    """Delete a model version that nobody has used; gives what it was.
+
+    Raises:
+        ModelUnavailable: there is no such version.
+        CatalogueConflict: it has jobs, which refer to it, or clients may use it now.
+    """
+    row = _version_row(session, model_id)
+    session.refresh(row, with_for_update={"of": ModelVersionRow})  # nobody submits to it or publishes it meanwhile
+    entry = entry_value(row)
+    if session.scalar(select(exists().where(SegmentationJobRow.model_id == model_id))):
+        raise CatalogueConflict(
+            f"«{model_id}» has jobs, which refer to it, so it stays; `segint models disable` hides it from clients."
+        )
+    if entry.runnable:
+        raise CatalogueConflict(
+            f"«{model_id}» is published, and clients may use it now; `segint models disable` comes first."
+        )
+    session.delete(row)
+    session.flush()
+    return entry
 
 
 def unreferenced_files(session: Session) -> list[str]:

@@ -10,7 +10,7 @@ from services.core.catalogue import Attachment, CatalogueEntry, ModelFamily, Mod
 from services.core.db.catalogue import store_family
 from services.core.db.catalogue_rows import entry_value, family_value, file_row, write_version
 from services.core.db.locks import lock_name
-from services.core.db.tables import ModelFamilyRow, ModelVersionRow, SegmentationJobRow
+from services.core.db.tables import ModelFamilyRow, ModelVersionRow, SegmentationJobRow, StructureRow
 from services.core.errors import CatalogueConflict, ModelUnavailable
 
 
@@ -163,9 +163,14 @@ def _row(session: Session, model_id: str, *, lock: bool = False) -> ModelVersion
 
 
 def _seen(session: Session, row: ModelVersionRow, *, lock: bool = False) -> str:
-    statement = select(cast(literal_column("model_version.xmin"), Text)).select_from(ModelVersionRow)
-    statement = statement.where(ModelVersionRow.id == row.id)
-    return session.execute(statement.with_for_update() if lock else statement).scalar_one()
+    """Of the version's row and those of its structures, which are edited as a table too."""
+    version = select(cast(literal_column("model_version.xmin"), Text)).select_from(ModelVersionRow)
+    version = version.where(ModelVersionRow.id == row.id)
+    structures = select(cast(literal_column("structure.xmin"), Text)).select_from(StructureRow)
+    structures = structures.where(StructureRow.version_id == row.id).order_by(StructureRow.position)
+    if lock:
+        version, structures = version.with_for_update(), structures.with_for_update()
+    return ".".join((session.execute(version).scalar_one(), *session.scalars(structures)))
 
 
 def _require_unchanged(session: Session, row: ModelVersionRow, seen: str) -> None:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from services.core.catalogue import FamilyDescription, InputChannel, PatientConstraints
 from services.core.db import model_checks
+from services.core.db.catalogue_rows import family_value
 from services.core.db.drafts import VersionView, view_of
 from services.core.db.tables import ModelFamilyRow
 from services.core.model_check import ModelCheck
@@ -21,6 +23,9 @@ class FamilyView:
     region: str
     modalities: str
     channels: tuple[str, ...]
+    inputs: tuple[InputChannel, ...]
+    """Those channels, whole."""
+    patients: PatientConstraints | None
     versions: tuple[tuple[VersionView, ModelCheck | None], ...]
 
 
@@ -38,6 +43,7 @@ def family_view(session: Session, number: int) -> FamilyView | None:
 
 
 def _view(session: Session, row: ModelFamilyRow) -> FamilyView:
+    description = family_value(row, ()).description or FamilyDescription()
     return FamilyView(
         id=row.id,
         name=row.canonical_name,
@@ -45,6 +51,8 @@ def _view(session: Session, row: ModelFamilyRow) -> FamilyView:
         region=row.anatomical_region,
         modalities=row.modalities,
         channels=tuple(channel.channel_id for channel in row.input_channels),
+        inputs=description.input_channels,
+        patients=description.constraints,
         versions=tuple(
             (view_of(session, version), model_checks.newest(session, version.model_id)) for version in row.versions
         ),

@@ -1,5 +1,6 @@
 """Segmentation jobs as the API sees them: accepted, found, counted."""
 
+from collections.abc import Collection
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -36,6 +37,11 @@ def find(session: Session, job_id: UUID) -> Job | None:
     """The job of that identifier."""
     row = session.get(Row, job_id)
     return None if row is None else as_job(row)
+
+
+def models_of(session: Session, job_ids: Collection[UUID]) -> list[str]:
+    """The model of each of these jobs, in no order."""
+    return list(session.scalars(select(Row.model_id).where(Row.id.in_(job_ids))))
 
 
 def count_by_state(session: Session) -> dict[JobState, int]:

@@ -7,9 +7,10 @@ from datetime import datetime
 from sqlalchemy import Text, case, cast, column, func, literal_column, select, text, true
 from sqlalchemy.orm import Session
 
-from services.core.db import jobs
+from services.core.db import jobs, workers
 from services.core.db.tables import FeedbackRow, ModelVersionRow, SegmentationJobRow
 from services.core.db.tables import SegmentationJobRow as Row
+from services.core.db.workers import LivingWorkers
 from services.core.jobs import JobState
 
 HOURS = 24
@@ -59,10 +60,7 @@ class Overview:
 
     states: dict[JobState, int]
     oldest_queued_seconds: float
-    workers: tuple[str, ...]
-    """Those that run jobs now."""
-    recent_models: tuple[str, ...]
-    """Models that ran within the last hour, newest first: they are likely to be loaded still."""
+    workers: LivingWorkers
     hours: Sequence[Hour]
     stages: Sequence[Stage]
     failures: Sequence[Failure]
@@ -73,14 +71,10 @@ class Overview:
 
 def overview(session: Session) -> Overview:
     """Everything, by statements that only read."""
-    workers = session.scalars(
-        select(Row.worker).where(Row.state == JobState.RUNNING, Row.worker.is_not(None)).distinct().order_by(Row.worker)
-    )
     return Overview(
         states=jobs.count_by_state(session),
         oldest_queued_seconds=jobs.oldest_queued_seconds(session),
-        workers=tuple(worker for worker in workers if worker),
-        recent_models=_recent_models(session),
+        workers=workers.living(session),
         hours=_hours(session),
         stages=_stages(session),
         failures=_failures(session),
@@ -91,18 +85,6 @@ def overview(session: Session) -> Overview:
         )
         or 0,
     )
-
-
-def _recent_models(session: Session) -> tuple[str, ...]:
-    last = func.max(Row.claimed_at)
-    rows = session.execute(
-        select(Row.model_id)
-        .where(Row.claimed_at > func.now() - text("interval '1 hour'"))
-        .group_by(Row.model_id)
-        .order_by(last.desc())
-        .limit(MOST_MODELS)
-    )
-    return tuple(row.model_id for row in rows)
 
 
 def _hours(session: Session) -> list[Hour]:

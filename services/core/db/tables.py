@@ -302,6 +302,22 @@ class JanitorRoundRow(Base):
     """No lease is taken back before this."""
 
 
+class WorkerRow(Base):
+    """A worker that is there or was lately, as it said last. No claim depends on it; the janitor forgets it."""
+
+    __tablename__ = "worker"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    pool: Mapped[str] = mapped_column(server_default="")
+    reach: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    """The fields of its `Pool` but the name."""
+    models: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
+    """What it has loaded; see `services.core.db.workers.LoadedModel`."""
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    ended_at: Mapped[datetime | None] = mapped_column()
+    """When it said that it ends; NULL for one that has not, or was killed."""
+
+
 # --- What clients report -------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ STRUCTURE_TYPES = _names(pb.Structure.StructureType)
 BODY_PARTS = _names(pb.ModelConstraints.BodyPartExaminedType)
 GENDERS = _names(pb.ModelConstraints.GenderType)
 MODALITIES = _names(pb.ModelChannelConstraints.ModalityTypes)
+FRAMEWORK_STATUSES = _names(pb.RegulatoryFramework.StatusEnum)
 CLIENT_ERRORS = _names(pb.SegmentationTelemetry.ClientErrorType)
 
 

@@ -12,6 +12,7 @@ from services.core.errors import ModelFailed
 from services.core.model_choices import Call, Decision
 from services.core.model_spec import ModelSpec
 from services.core.volumes import Volume
+from services.worker.engine.allocations import give_back_freed_memory, keep_freed_memory
 from services.worker.engine.answers import outputs_of
 from services.worker.engine.canvas import bring_back, canvas_on, in_slabs
 from services.worker.engine.cleanup import clean, cleanup_of
@@ -19,6 +20,7 @@ from services.worker.engine.decisions import Decider, ScoresOverflowed, decider,
 from services.worker.engine.predictor import Predictor
 from services.worker.engine.preprocessing import ModelInput, Start, model_input, order_of_channels
 from services.worker.masks import Box, Masks
+from services.worker.model_stages import ModelStage, StageTimes
 from services.worker.watch import Watch
 
 if TYPE_CHECKING:
@@ -47,28 +49,54 @@ class EngineModel:
         self._options = options
         self._predictor = predictor
         self._takes_tensor = takes_tensor
+        self._times = StageTimes()
         if options.call is Call.SLIDING_WINDOW:
             # MONAI takes seconds to import: only such a model pays for it, and while it is loaded.
             from services.worker.engine import windows  # noqa: PLC0415
 
             self._windows = windows
+            if predictor.device.type == "cpu":
+                keep_freed_memory()  # for the next patch, which wants just as much
         axes = [AXES[axis] for axis in options.inference.flips]
         self._flips = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
 
     def segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> None:
         """Raises ModelFailed or InvalidModelInput, or whatever the model raises."""
+        try:
+            self._segment(volumes, masks, watch)
+        finally:
+            give_back_freed_memory()
+
+    def _segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> None:
         options = self._options
+        times = self._times = StageTimes()
         order = order_of_channels(options, [volume.channel_id for volume in volumes])
         with torch.inference_mode():
-            data = model_input(options, [volumes[position] for position in order], self._predictor.device)
+            with times.timed(ModelStage.PREPROCESS):
+                data = model_input(options, [volumes[position] for position in order], self._predictor.device, times)
+                self._synchronize()
+            times.without(ModelStage.PREPROCESS, ModelStage.TRANSFER)
             canvas, direct = canvas_on(data.grid, self._structures, volumes, masks)
-            self._draw(data, canvas, watch)
+            with times.timed(ModelStage.FORWARD):  # ends with bits on the host, so the device is done
+                self._draw(data, canvas, watch)
             if not direct:
-                bring_back(canvas, data.grid, self._structures, volumes, masks, self._predictor.device)
-        for index, structure in enumerate(self._structures):
-            volume_mm3 = volumes[structure.channel_index].geometry.voxel_volume_mm3
-            clean(masks, index, cleanup_of(options, structure), volume_mm3)
+                with times.timed(ModelStage.PLACE):
+                    bring_back(canvas, data.grid, self._structures, volumes, masks, self._predictor.device)
+        with times.timed(ModelStage.CLEANUP):
+            for index, structure in enumerate(self._structures):
+                volume_mm3 = volumes[structure.channel_index].geometry.voxel_volume_mm3
+                clean(masks, index, cleanup_of(options, structure), volume_mm3)
         watch.report(1.0)
+
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """What the parts of the last run took, by `ModelStage`."""
+        return dict(self._times.seconds)
+
+    def _synchronize(self) -> None:
+        """Once before the first patch, which needs all of it anyway: or preprocessing would count as the model's."""
+        if self._predictor.device.type == "cuda":
+            torch.cuda.synchronize(self._predictor.device)
 
     # --- The run -------------------------------------------------------------------------------------------------
 

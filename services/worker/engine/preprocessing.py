@@ -20,6 +20,7 @@ from services.core.model_choices import Normalisation
 from services.core.volumes import Shape, Volume
 from services.worker.engine.grids import Grid, relabelling
 from services.worker.engine.resampling import resampled
+from services.worker.model_stages import ModelStage, StageTimes
 
 if TYPE_CHECKING:
     from services.core.model_options import ChannelPreprocessing, ModelOptions
@@ -114,11 +115,14 @@ def model_grid(options: "ModelOptions", reference: Volume) -> Grid:
     return grid
 
 
-def model_input(options: "ModelOptions", volumes: Sequence[Volume], device: torch.device) -> ModelInput:
-    """The volumes, in the model's order, on the model's grid and device.
+def model_input(
+    options: "ModelOptions", volumes: Sequence[Volume], device: torch.device, times: StageTimes | None = None
+) -> ModelInput:
+    """The volumes, in the model's order, on the model's grid and device. The transfer's time is added to `times`.
 
     Raises InvalidModelInput when a volume has to be moved but does not say where it lies.
     """
+    times = times or StageTimes()
     grid = model_grid(options, volumes[0])
     channels = []
     for volume in volumes:
@@ -127,10 +131,12 @@ def model_input(options: "ModelOptions", volumes: Sequence[Volume], device: torc
         own_grid = Grid.of_volume(volume)
         same = relabelling(own_grid, grid)
         if same is not None:
-            voxels = _on_device(same.view(volume.voxels), device)
+            with times.timed(ModelStage.TRANSFER):
+                voxels = _on_device(same.view(volume.voxels), device)
             lowest = outside if outside is not None else float(voxels.min())
         else:
-            source = _on_device(volume.voxels, device)
+            with times.timed(ModelStage.TRANSFER):
+                source = _on_device(volume.voxels, device)
             lowest = outside if outside is not None else float(source.min())
             index_map = own_grid.from_index_of(grid)
             voxels = torch.empty(grid.shape, dtype=torch.float32, device=device)

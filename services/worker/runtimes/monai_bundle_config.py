@@ -8,6 +8,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ WITHOUT_EFFECT = frozenset(
 )
 """Arguments of an evaluator that change no result here."""
 
-WRAPPERS = ("Failed to instantiate", "Failed to evaluate")
+WRAPPERS = ("Failed to instantiate", "Failed to evaluate", "applying transform")
 """How MONAI's own words begin, around what a component raised."""
 
 NOT_RUN = frozenset({"evaluator", "dataset", "dataloader", "handlers"})
@@ -204,9 +205,7 @@ class BundleConfiguration:
         return False
 
     def _cannot_make(self, part: str, error: Exception) -> ModelFailed:
-        cause: BaseException = error
-        while isinstance(cause, RuntimeError) and str(cause).startswith(WRAPPERS) and cause.__cause__ is not None:
-            cause = cause.__cause__
+        cause = cause_of(error)
         what = f"The bundle's {part} cannot be made ({type(cause).__name__}: {one_line(cause)})"
         if isinstance(cause, OptionalImportError):
             return ModelFailed(f"{what}; install that package into the worker's environment.")
@@ -215,9 +214,34 @@ class BundleConfiguration:
         return ModelFailed(f"{what}; {written}MONAI {monai.__version__} is installed here. Correct its configuration.")
 
 
+def cause_of(error: BaseException) -> BaseException:
+    """What a component raised, without what MONAI put around it."""
+    while isinstance(error, RuntimeError) and str(error).startswith(WRAPPERS) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """Lets what a component of the bundle raises through as itself. Raises ModelFailed where a package is missing."""
+    try:
+        yield
+    except Exception as error:
+        cause = cause_of(error)
+        if isinstance(cause, ImportError):
+            raise ModelFailed(
+                f"The bundle needs a package that is missing ({one_line(cause)}); install it into the worker's "
+                "environment."
+            ) from error
+        if cause is error:
+            raise
+        raise cause from None
+
+
 def one_line(error: BaseException) -> str:
     """An error's message, short, on one line and without a full stop."""
-    return re.sub(r"\s+", " ", str(error)).strip().rstrip(".")[:300]
+    text = str(error).split("\n\n")[0]  # MONAI adds its installation guide and a traceback
+    return re.sub(r"\s+", " ", text).strip().rstrip(".")[:300]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from services.worker.engine.grids import Grid
 from services.worker.engine.preprocessing import order_of_channels
 from services.worker.engine.windows import patch_starts
 from services.worker.masks import Masks
-from services.worker.runtimes.monai_bundle_config import BundleConfiguration
+from services.worker.runtimes.monai_bundle_config import BundleConfiguration, unwrapped
 from services.worker.runtimes.monai_bundle_folder import BundleFolder
 from services.worker.runtimes.monai_bundle_images import MemoryReader, grid_of
 from services.worker.runtimes.monai_bundle_weights import network_of
@@ -95,7 +95,7 @@ class BundleModel:
     def segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> None:
         """Raises ModelFailed or InvalidModelInput, or whatever the bundle raises."""
         order = order_of_channels(self._options, [volume.channel_id for volume in volumes])
-        with _surroundings(self._folder):
+        with _surroundings(self._folder), unwrapped():
             result, grid = self._result([volumes[position] for position in order], watch)
             self._draw(result, grid, volumes, masks)
         for index, structure in enumerate(self._structures):

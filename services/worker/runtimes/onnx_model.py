@@ -96,17 +96,18 @@ def load(spec: ModelSpec, options: ModelOptions) -> EngineModel:
 
 
 def onnx_device(options: ModelOptions) -> torch.device:
-    """The device that the options ask for; `auto` is a GPU where torch and ONNX Runtime both can use it.
+    """The device that the options ask for; `auto` is a GPU where the worker has one.
 
-    Raises ModelFailed when one is asked for that they cannot.
+    Raises ModelFailed when ONNX Runtime cannot use it: on a worker with a GPU nothing runs on the CPU unasked.
     """
     wanted = options.inference.device
     providers = onnxruntime.get_available_providers()
-    if CUDA not in providers and wanted != "cpu":
-        if wanted != "auto":
-            raise _no_cuda(wanted, providers)
-        return torch.device("cpu")
-    return device_of(options)
+    if CUDA not in providers and wanted not in {"auto", "cpu"}:
+        raise _no_cuda(wanted, providers)
+    device = device_of(options)
+    if CUDA not in providers and device.type == "cuda":
+        raise _no_cuda(str(device), providers)
+    return device
 
 
 def open_session(path: Path, device: torch.device) -> onnxruntime.InferenceSession:

@@ -89,6 +89,11 @@ class NotedModel:
         watch.note(self.sentence)
         self.model.segment(volumes, masks, watch)
 
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """As `EngineModel` has them."""
+        return getattr(self.model, "stage_seconds", {})
+
 
 def load(spec: ModelSpec, options: ModelOptions) -> LoadedModel:
     """The classifier of `spec`. Raises ModelFailed when a file or an option of it cannot work."""

@@ -26,10 +26,10 @@ with warnings.catch_warnings(action="ignore"):  # of libraries about each other
 
 
 def tensorflow_device(options: ModelOptions) -> torch.device:
-    """The device that the options ask for, and TensorFlow kept to it; `auto` is a GPU where both libraries see one.
+    """The device that the options ask for, and TensorFlow kept to it; `auto` is a GPU where the worker has one.
 
     To be called before anything is computed. TensorFlow takes GPU memory as it needs it, not all of it.
-    Raises ModelFailed when a device is asked for that is not there.
+    Raises ModelFailed when TensorFlow cannot use it: on a worker with a GPU nothing runs on the CPU unasked.
     """
     if (threads := thread_limit()) is not None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -37,11 +37,10 @@ def tensorflow_device(options: ModelOptions) -> torch.device:
     gpus = tf.config.list_physical_devices("GPU")
     wanted = options.inference.device
     if not gpus and wanted not in {"auto", "cpu"}:
-        raise ModelFailed(
-            f"TensorFlow {tf.__version__} sees no GPU, so it cannot use the device {wanted!r}; install "
-            "tensorflow[and-cuda] in the place of tensorflow-cpu, or set the option inference.device to cpu."
-        )
-    device = device_of(options) if gpus else torch.device("cpu")
+        raise _no_gpu(wanted)
+    device = device_of(options)
+    if not gpus and device.type == "cuda":
+        raise _no_gpu(str(device))
     index = device.index or 0
     if device.type == "cpu":
         tf.config.set_visible_devices([], "GPU")
@@ -56,6 +55,13 @@ def tensorflow_device(options: ModelOptions) -> torch.device:
         for gpu in gpus[: index + 1]:
             tf.config.experimental.set_memory_growth(gpu, True)
     return device
+
+
+def _no_gpu(wanted: str) -> ModelFailed:
+    return ModelFailed(
+        f"TensorFlow {tf.__version__} sees no GPU, so it cannot use the device {wanted!r}; install "
+        "tensorflow[and-cuda] in the place of tensorflow-cpu, or set the option inference.device to cpu."
+    )
 
 
 def placed(device: torch.device) -> Any:

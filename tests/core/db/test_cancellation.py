@@ -43,7 +43,7 @@ def test_a_running_job_gets_the_flag_and_its_worker_learns_of_it(jobs_at_hand: J
 def test_a_running_job_whose_worker_died_is_cancelled_by_the_reaper(jobs_at_hand: Jobs) -> None:
     claim = jobs_at_hand.claimed(lease_seconds=0)
     cancel(jobs_at_hand, claim.job_id)
-    assert jobs_at_hand.reap() == [attempts.LostAttempt(claim.job_id, claim.token, JobState.CANCELLED)]
+    assert jobs_at_hand.reap() == [attempts.LostAttempt(claim.job_id, claim.token, JobState.CANCELLED, claim.model_id)]
     assert jobs_at_hand.claim() is None
 
 

@@ -29,7 +29,7 @@ def test_only_leases_that_are_over_are_taken_back(jobs_at_hand: Jobs) -> None:
         for state in set(JobState) - {JobState.RUNNING}
     }
     # When leases are taken back, Then it is that one
-    assert jobs_at_hand.reap() == [attempts.LostAttempt(silent.job_id, silent.token, JobState.QUEUED)]
+    assert jobs_at_hand.reap() == [attempts.LostAttempt(silent.job_id, silent.token, JobState.QUEUED, silent.model_id)]
     assert jobs_at_hand.state(held.job_id) is JobState.RUNNING
     assert {job_id: jobs_at_hand.state(job_id) for job_id in others} == others
     # and not twice

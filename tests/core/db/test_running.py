@@ -90,7 +90,7 @@ def test_a_heartbeat_tells_that_the_job_is_to_be_cancelled(jobs_at_hand: Jobs) -
 def test_a_worker_whose_lease_was_taken_is_fenced(jobs_at_hand: Jobs) -> None:
     # Given a worker that was silent for too long, and another that runs the job now
     silent = jobs_at_hand.claimed(lease_seconds=0)
-    assert jobs_at_hand.reap() == [attempts.LostAttempt(silent.job_id, silent.token, JobState.QUEUED)]
+    assert jobs_at_hand.reap() == [attempts.LostAttempt(silent.job_id, silent.token, JobState.QUEUED, silent.model_id)]
     other = jobs_at_hand.claim()
     assert other is not None
     # When the silent one is heard again, Then nothing it does counts

@@ -1,4 +1,4 @@
-// The new-model form: rows of structures, uploads with their progress, the dry run as it goes, and publishing.
+// The new-model form: its rows, uploads with their progress, the dry run as it goes, and publishing.
 "use strict";
 
 (function () {
@@ -20,25 +20,9 @@
     if (sentence) fault.scrollIntoView({ block: "nearest" });
   }
 
-  // Structures
-
-  const rows = find("[data-structures]");
-  const template = find("[data-structure-row]");
-
-  function addStructure(values) {
-    const row = template.content.firstElementChild.cloneNode(true);
-    for (const [name, value] of Object.entries(values || {})) {
-      const field = row.querySelector(`[data-field="${name}"]`);
-      if (field && value !== null) field.value = value;
-    }
-    rows.append(row);
-    return row;
-  }
-
-  find("[data-add-structure]").addEventListener("click", () => addStructure().querySelector("input").focus());
-  rows.addEventListener("click", function (event) {
-    if (event.target.closest("[data-remove-structure]")) event.target.closest("tr").remove();
-  });
+  const structures = segint.rows(form, "structures");
+  const channels = segint.rows(form, "channels");
+  const frameworks = segint.rows(form, "frameworks");
 
   // The form's fields
 
@@ -56,9 +40,9 @@
       else if (element.multiple) found[element.name] = [...element.selectedOptions].map((option) => option.value);
       else found[element.name] = element.value;
     }
-    found.structures = [...rows.children].map((row) =>
-      Object.fromEntries([...row.querySelectorAll("[data-field]")].map((field) => [field.dataset.field, field.value])),
-    );
+    found.structures = structures.filled();
+    found.channels = channels.filled();
+    found.frameworks = frameworks.filled();
     found.seen = saved ? seen : null;
     return found;
   }
@@ -70,11 +54,14 @@
       if (element.type === "checkbox") element.checked = value;
       else element.value = value;
     }
-    first.draft.structures.forEach(addStructure);
+    first.draft.structures.forEach(structures.add);
+    first.draft.frameworks.forEach(frameworks.add);
+    find("[data-frameworks]").open = first.draft.frameworks.length > 0;
     for (const kind of ["artifact", "module"]) {
       if (first.draft[kind]) find(`[data-upload-note="${kind}"]`).textContent = `there is ${first.draft[kind]}`;
     }
-  } else addStructure();
+  } else structures.add();
+  channels.add({ channel_id: "CT" });
   showFamily();
 
   // Uploads
@@ -141,7 +128,7 @@
       const check = state.check ? state.check.state : null;
       publish.disabled = check !== "passed" || state.enabled;
       unchecked.hidden = check === "passed" || state.enabled || (state.todos.length > 0 && !/^(Try it|The dry run)/.test(state.todos[0]));
-      progress.textContent = { queued: "Waiting for a worker…", running: "The model is being tried…", passed: "The dry run passed.", failed: "The dry run failed." }[check] || "";
+      progress.textContent = { queued: "Waiting for a worker…", running: "A worker tries the model; its jobs wait meanwhile…", passed: "The dry run passed.", failed: "The dry run failed." }[check] || "";
       if (check !== "queued" && check !== "running") return;
     }
     window.setTimeout(watch, EVERY_MS);

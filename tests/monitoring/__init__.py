@@ -1,0 +1,1 @@
+"""Metrics as Prometheus sees them, the dashboard, and the alerts."""

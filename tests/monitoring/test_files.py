@@ -1,0 +1,160 @@
+"""The dashboard, the alerts and their pages, as files."""
+
+import re
+import subprocess
+from itertools import combinations
+from typing import Any
+
+import psycopg
+import pytest
+import yaml
+
+from tests.monitoring.files import ALERT_TESTS, ALERTS, ROOT, RUNBOOKS, alerts, dashboard, panels
+from tests.monitoring.prometheus import NEEDS_PROMETHEUS
+
+COLUMNS = 24
+"""Of Grafana's grid."""
+WANTED_OF_TYPE = {
+    "stat": {"colorMode", "graphMode", "reduceOptions", "textMode"},
+    "timeseries": {"legend", "tooltip"},
+    "bargauge": {"displayMode", "orientation", "reduceOptions"},
+}
+"""Options without which a panel of that type is shown otherwise than it is meant."""
+
+
+# --- Alerts ----------------------------------------------------------------------------------------------------
+
+
+def test_every_alert_says_what_it_is_and_what_to_do() -> None:
+    names = [rule["alert"] for rule in alerts()]
+    assert len(names) == len(set(names)) >= 9
+    for rule in alerts():
+        assert re.fullmatch(r"SegInt[A-Za-z]+", rule["alert"])
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+        assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+        assert rule["annotations"]["runbook_url"] == f"docs/runbooks/{rule['alert']}.md"
+        assert all(rule["annotations"].values())
+
+
+def test_every_alert_has_its_page_and_every_page_its_alert() -> None:
+    pages = {path.stem for path in RUNBOOKS.glob("*.md")} - {"README"}
+    assert pages == {rule["alert"] for rule in alerts()}
+    for name in pages:
+        text = (RUNBOOKS / f"{name}.md").read_text(encoding="utf-8")
+        assert text.startswith(f"# {name}\n")
+        for section in ("## Look", "## Mend", "```\n"):
+            assert section in text, f"{name}: {section}"
+
+
+def test_every_alert_is_tested_both_ways() -> None:
+    tests = yaml.safe_load(ALERT_TESTS.read_text(encoding="utf-8"))["tests"]
+    cases = [case for test in tests for case in test["alert_rule_test"]]
+    fires = {case["alertname"] for case in cases if case["exp_alerts"]}
+    silent = {case["alertname"] for case in cases if not case["exp_alerts"]}
+    assert fires == silent == {rule["alert"] for rule in alerts()}
+
+
+@NEEDS_PROMETHEUS
+@pytest.mark.parametrize(
+    "arguments",
+    [("check", "rules", "--lint=all", "--lint-fatal", str(ALERTS)), ("test", "rules", str(ALERT_TESTS))],
+    ids=["check", "test"],
+)
+def test_promtool_is_content(arguments: tuple[str, ...]) -> None:
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# --- What the pages tell to type ---------------------------------------------------------------------------------
+
+
+def pages() -> list[tuple[str, str]]:
+    return [(path.name, path.read_text(encoding="utf-8")) for path in sorted(RUNBOOKS.glob("*.md"))]
+
+
+def test_the_statements_of_the_pages_fit_the_schema(new_database: Any) -> None:
+    statements = [
+        (name, statement.replace("MODEL", "a model"))
+        for name, text in pages()
+        for statement in re.findall(r'psql "\$SEGINT_DATABASE_URL" -c "([^"]+)"', text)
+    ]
+    assert len(statements) >= 4
+    with psycopg.connect(new_database()) as connection:
+        for _, statement in statements:
+            connection.execute(statement.encode())
+
+
+def test_the_pages_name_what_is_exported() -> None:
+    listed = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8"), re.MULTILINE)
+    for name, text in pages():
+        for metric in re.findall(r"`(segint_\w+)", text):
+            assert any(known.startswith(metric) for known in listed), f"{name}: {metric}"
+        for pattern in re.findall(r"grep -E '\^(segint_[^']+)'", text):
+            parts = re.sub(r".*\(|\).*", "", pattern).split("|")
+            prefix = pattern.split("(")[0]
+            for part in parts:
+                assert any(re.match(prefix + part, known) for known in listed), f"{name}: {prefix}{part}"
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for folder, text in [(RUNBOOKS, text) for _, text in pages()] + [
+        (ROOT / "docs", (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8"))
+    ]:
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            assert (folder / target).exists(), target
+
+
+# --- The dashboard ---------------------------------------------------------------------------------------------
+
+
+def test_panels_lie_beside_each_other() -> None:
+    places = [panel["gridPos"] for panel in panels()]
+    for place in places:
+        assert set(place) == {"x", "y", "w", "h"}
+        assert all(isinstance(value, int) and value >= 0 for value in place.values())
+        assert place["w"] > 0
+        assert place["h"] > 0
+        assert place["x"] + place["w"] <= COLUMNS
+    for one, other in combinations(places, 2):
+        beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+        apart = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+        assert beside or apart, (one, other)
+
+
+def test_panels_are_what_grafana_takes() -> None:
+    read = dashboard()
+    assert read["schemaVersion"] == 39
+    assert read["uid"] == "segint"
+    assert "not for clinical use" in read["description"]
+    numbers = [panel["id"] for panel in panels()]
+    assert len(numbers) == len(set(numbers))
+    for panel in panels():
+        if panel["type"] == "row":
+            assert panel["panels"] == []  # those below it are its own, as long as it is not collapsed
+            continue
+        assert panel["title"]
+        assert panel["description"]
+        assert WANTED_OF_TYPE[panel["type"]] <= set(panel["options"])
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        assert panel["fieldConfig"]["overrides"] == []
+        references = [target["refId"] for target in panel["targets"]]
+        assert references == [chr(ord("A") + index) for index in range(len(references))]
+        for step in panel["fieldConfig"]["defaults"].get("thresholds", {}).get("steps", [{"value": None}])[:1]:
+            assert step["value"] is None  # the first step is everything below the second
+
+
+def test_the_data_source_is_a_variable() -> None:
+    [source, namespace] = dashboard()["templating"]["list"]
+    assert (source["name"], source["type"], source["query"]) == ("datasource", "datasource", "prometheus")
+    assert (namespace["name"], namespace["type"], namespace["allValue"]) == ("namespace", "query", ".*")
+    used = [namespace["datasource"]]
+    for panel in panels():
+        if panel["type"] != "row":
+            used += [panel["datasource"], *(target["datasource"] for target in panel["targets"])]
+            assert all("$namespace" in target["expr"] for target in panel["targets"]), panel["title"]
+    assert all(source == {"type": "prometheus", "uid": "${datasource}"} for source in used)
+
+
+@pytest.mark.parametrize("question", ["healthy", "wait", "slow", "full"])
+def test_the_rows_answer_a_shift_lead_s_questions(question: str) -> None:
+    assert any(question in panel["title"] for panel in panels() if panel["type"] == "row")
