@@ -117,6 +117,14 @@ screenshots: install browser ## take the pictures in docs/images anew, of every 
 	$(BIN)/python -m tests.console.screenshots
 	$(BIN)/python -m tests.console.page_screenshots
 
+.PHONY: images
+images: install ## build the images with docker, buildah or podman, whichever works here; VARIANTS="cpu cuda"
+	scripts/build-images
+
+.PHONY: bundle
+bundle: install ## pack chart, images, wheels and licences into one archive for sites without internet
+	$(BIN)/python scripts/bundle.py
+
 .PHONY: lock
 lock: $(STAMP) ## refresh requirements/locked.txt from pyproject.toml
 	$(BIN)/pip-compile --quiet --upgrade --all-extras --strip-extras --unsafe-package torch --unsafe-package segint \

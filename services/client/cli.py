@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from services.client.audit import audit
+from services.client.backups.commands import backup, restore
 from services.client.cancel import cancel
 from services.client.demo import demo
 from services.client.job import job
@@ -50,6 +51,8 @@ app.command()(demo)
 app.command()(segment)
 app.command()(job)
 app.command()(cancel)
+app.command()(backup)
+app.command()(restore)
 app.add_typer(models)
 app.add_typer(user)
 app.add_typer(token)

@@ -27,7 +27,9 @@ class Said:
         return json.loads(self.out)
 
 
-def run_segint(*arguments: object, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> Said:
+def run_segint(
+    *arguments: object, environment: Mapping[str, str] | None = None, cwd: Path | None = None, stdin: str | None = None
+) -> Said:
     """Run `segint` with no settings but those given."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SEGINT_")}
     code = str(Path(__file__).parents[2])
@@ -35,6 +37,7 @@ def run_segint(*arguments: object, environment: Mapping[str, str] | None = None,
         [sys.executable, "-m", "services.client.cli", *map(str, arguments)],
         env={**clean, "PYTHONPATH": code, **(environment or {})},
         cwd=cwd,
+        input=stdin,
         capture_output=True,
         encoding="utf-8",
         timeout=COMMAND_LIMIT_SECONDS,

@@ -1,0 +1,1 @@
+"""Backup and restore of a deployment: its database, then its volume, in one file."""
