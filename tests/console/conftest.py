@@ -3,10 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from services.api.console.viewer.viewer import ASSETS
 from tests.console import chromium
+
+EXPECT_MILLISECONDS = 30_000
+"""Far more than a page needs on a machine that has nothing else to do; Playwright's own 5 s are not."""
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +24,7 @@ def browser() -> Iterator[Browser]:
     """Chromium, no longer than a module needs it: while it runs, no other test of the process can run an event loop."""
     if chromium.chromium() is None:
         pytest.skip(f"there is no Chromium: `make browser` installs it for root, or {chromium.VARIABLE}=path names one")
+    expect.set_options(timeout=EXPECT_MILLISECONDS)
     with chromium.running() as browser:
         yield browser
 

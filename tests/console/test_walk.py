@@ -24,7 +24,7 @@ from tests.console.viewer_page import ViewerPage
 from tests.console.visitor import PASSWORD, SECRET
 from tests.deployment import Deployment, request_body
 
-LIMIT_MS = 30_000
+LIMIT_MS = 60_000
 HTML = "<img src=x onerror=document.title='owned'> a good contour"
 GEOMETRY = Geometry(origin=(-31.0, 44.0, 105.0), spacing=(1.2, 1.0, 2.0))
 SLICE = 5
