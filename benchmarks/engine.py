@@ -8,6 +8,7 @@ only, so that it also runs on a bare GPU machine; neither database nor Redis is 
 import argparse
 import gzip
 import json
+import os
 import platform
 import re
 import sys
@@ -20,6 +21,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+
+os.environ["THP_MEM_ALLOC_ENABLE"] = "1"  # as model hosts have it; PyTorch reads it once
+
 import torch
 from monai.networks.nets.unet import UNet
 from numpy.typing import NDArray
@@ -28,7 +32,6 @@ from services.core.model_choices import Activation, Blending, Call, Decision, No
 from services.core.model_spec import ModelSpec, StructureSpec
 from services.core.volumes import Geometry, Volume
 from services.worker.engine import model as engine
-from services.worker.engine.allocations import lasting
 from services.worker.engine.decisions import Decider
 from services.worker.engine.preprocessing import ModelInput
 from services.worker.engine.windows import patch_starts
@@ -159,13 +162,10 @@ def job(model: engine.EngineModel, predictor: Timed, compressed: bytes, shape: t
     predictor.seconds = 0.0
     began = time.perf_counter()
     started = began
-    # Apart from the heap, as in a model host, which shares both with its worker.
-    on_host = torch.device("cpu")
-    voxels = lasting(shape, torch.int16, on_host).numpy()
+    voxels = np.empty(shape, np.int16)
     decode(compressed, voxels)
     seconds["decode"] = time.perf_counter() - started
-    planes = lasting((plane_count(STRUCTURES), *shape), torch.uint8, on_host).numpy()
-    masks = Masks([planes], [0] * STRUCTURES)
+    masks = Masks([np.zeros((plane_count(STRUCTURES), *shape), np.uint8)], [0] * STRUCTURES)
     with (
         added_up(seconds, "to_device", engine, "model_input", predictor.device),
         added_up(seconds, "preprocess", ModelInput, "patch", predictor.device),

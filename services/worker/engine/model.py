@@ -12,7 +12,6 @@ from services.core.errors import ModelFailed
 from services.core.model_choices import Call, Decision
 from services.core.model_spec import ModelSpec
 from services.core.volumes import Volume
-from services.worker.engine.allocations import give_back_freed_memory, keep_freed_memory
 from services.worker.engine.answers import outputs_of
 from services.worker.engine.canvas import bring_back, canvas_on, in_slabs
 from services.worker.engine.cleanup import clean, cleanup_of
@@ -55,19 +54,11 @@ class EngineModel:
             from services.worker.engine import windows  # noqa: PLC0415
 
             self._windows = windows
-            if predictor.device.type == "cpu":
-                keep_freed_memory()  # for the next patch, which wants just as much
         axes = [AXES[axis] for axis in options.inference.flips]
         self._flips = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
 
     def segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> None:
         """Raises ModelFailed or InvalidModelInput, or whatever the model raises."""
-        try:
-            self._segment(volumes, masks, watch)
-        finally:
-            give_back_freed_memory()
-
-    def _segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> None:
         options = self._options
         times = self._times = StageTimes()
         order = order_of_channels(options, [volume.channel_id for volume in volumes])

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from services.core.model_choices import Blending
 from services.core.volumes import Shape
-from services.worker.engine.allocations import lasting
 from services.worker.engine.preprocessing import Start
 from services.worker.masks import Box
 
@@ -90,7 +89,7 @@ def blended(
                 # The same for every slab: fresh pages would cost more than all that is done with them.
                 outputs = len(answer)
                 sums = outputs + 1 if weighed(answer) else outputs
-                room = lasting(_slab_shape(sums, patch, axes[0], device), torch.float32, device)
+                room = torch.empty(_slab_shape(sums, patch, axes[0], device), device=device)
             box = [slice(0), slice(0), slice(0)]
             for slab in lines[0].slabs(place[0], room.shape[1 + axes[0]]):
                 block = _across(room, axes[0], slice(0, slab.stop - slab.start))
@@ -169,9 +168,10 @@ class _Carry:
             self._kept.pop(place, None)
         else:
             rest = _across(block, self._axis, slice(end, stop))
-            if kept is None or kept.shape != rest.shape:
-                self._kept[place] = kept = lasting(rest.shape, self._carried, rest.device)
-            kept.copy_(rest)
+            if kept is not None and kept.shape == rest.shape:
+                kept.copy_(rest)
+            else:
+                self._kept[place] = rest.to(self._carried, memory_format=torch.contiguous_format, copy=True)
         return slice(start + first, start + end), _across(block, self._axis, slice(first, end))
 
 
@@ -199,7 +199,7 @@ class _Plane:
             The range of the grid along this axis if that is finished, None if it is kept.
         """
         if self._kept is None:
-            self._kept = lasting((len(block), *self._shape), self._carried, block.device)
+            self._kept = block.new_empty((len(block), *self._shape), dtype=self._carried)
         where = [slice(None), *columns]
         where[1 + self._axis] = slice(None)
         kept = self._kept[tuple(where)]
