@@ -183,6 +183,7 @@ def test_a_model_sees_no_credentials(
     assert "secret" not in environment.values()
     assert environment["OMP_NUM_THREADS"] == "1"
     assert environment["NVIDIA_VISIBLE_DEVICES"] == "none"
+    assert environment["THP_MEM_ALLOC_ENABLE"] == "1"
     home = Path(environment["HOME"])
     assert home.is_relative_to(scratch_root)
     assert environment["TMPDIR"] == environment["cwd"] == str(home)
