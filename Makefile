@@ -45,14 +45,14 @@ browser: ## install Debian's Chromium for the browser tests, where this is root 
 			>/dev/null; } || echo "chromium could not be installed: browser tests will be skipped" >&2; \
 	fi
 
-.PHONY: prometheus
-prometheus: ## install Debian's Prometheus for the tests of metrics, where this is root, it is missing, and nothing would start it
-	@if command -v prometheus >/dev/null && command -v promtool >/dev/null; then echo "prometheus is there"; \
+.PHONY: test-servers
+test-servers: ## install Debian's Prometheus and nginx for the tests, where this is root, they are missing, and nothing would start them
+	@if command -v promtool >/dev/null && command -v nginx >/dev/null; then echo "prometheus and nginx are there"; \
 	elif [ "$$(id -u)" != 0 ] || [ -d /run/systemd/system ] || ! command -v apt-get >/dev/null; then \
-		echo "no prometheus, and no way to install it from here without starting it: its tests will be skipped" >&2; \
+		echo "prometheus or nginx is missing, and cannot be installed from here unstarted: its tests will be skipped" >&2; \
 	else \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends prometheus \
-			>/dev/null; } || echo "prometheus could not be installed: its tests will be skipped" >&2; \
+			nginx-light >/dev/null; } || echo "they could not be installed: tests of prometheus and nginx will be skipped" >&2; \
 	fi
 
 .PHONY: demo
@@ -60,7 +60,7 @@ demo: $(STAMP) ## segment a synthetic head CT (or SCAN=path) from end to end; pi
 	$(BIN)/segint demo --out demo-output $(if $(SCAN),--scan "$(SCAN)")
 
 .PHONY: test
-test: install browser prometheus ## run every test, in two processes with a PostgreSQL and a Redis each, and in a browser where there is one
+test: install browser test-servers ## run every test, in two processes with a PostgreSQL and a Redis each, and in a browser where there is one
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 
 .PHONY: chaos
@@ -68,7 +68,7 @@ chaos: $(STAMP) ## break everything around a busy deployment, in the order of SE
 	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(if $(OUT),--out "$(OUT)")
 
 .PHONY: coverage
-coverage: install browser prometheus ## run every test and report what they reach, processes included
+coverage: install browser test-servers ## run every test and report what they reach, processes included
 	rm -f .coverage .coverage.*
 	$(BIN)/python -m coverage run -m pytest
 	$(BIN)/python -m coverage combine --quiet
@@ -79,6 +79,7 @@ lint: $(STAMP) ## check style, types, import rules and generated files; changes 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy scripts/bundle.py
 	$(BIN)/lint-imports
 	$(BIN)/python protos/generate.py --check
 	$(BIN)/python docs/generate.py --check

@@ -16,7 +16,7 @@ from tests.deployment import free_port, wait_for
 
 NEEDS_PROMETHEUS = pytest.mark.skipif(
     shutil.which("prometheus") is None or shutil.which("promtool") is None,
-    reason="no prometheus here: `make prometheus` installs Debian's",
+    reason="no prometheus here: `make test-servers` installs Debian's",
 )
 
 

@@ -97,7 +97,7 @@ def _work(deployment: Deployment, port: int, prometheus: Prometheus | None) -> L
 @pytest.fixture
 def prometheus(load: Load) -> Prometheus:
     if load.prometheus is None:
-        pytest.skip("no prometheus here: `make prometheus` installs Debian's")
+        pytest.skip("no prometheus here: `make test-servers` installs Debian's")
     return load.prometheus
 
 
