@@ -91,9 +91,15 @@ def test_an_import_that_would_take_anothers_version_or_change_one_with_jobs_is_r
     # Given a version with a job
     deployment.submit()
     taken = family("Thief", SAMPLE_MODEL)
-    original = pb.ModelFamily.FromString(SAMPLE_FAMILY.read_bytes())
-    original.ModelVersions[0].Structures[0].Name = "Renamed"
-    for message, sentence in ((taken, "belongs to the family"), (original.SerializeToString(), "has jobs")):
+    renamed = pb.ModelFamily.FromString(SAMPLE_FAMILY.read_bytes())
+    renamed.ModelVersions[0].Structures[0].Name = "Renamed"
+    other_channels = pb.ModelFamily.FromString(SAMPLE_FAMILY.read_bytes())
+    other_channels.FamilyDescription.InputChannels.add(ChannelID="PET")
+    for message, sentence in (
+        (taken, "belongs to the family"),
+        (renamed.SerializeToString(), "has jobs"),
+        (other_channels.SerializeToString(), "PET in the file, and"),
+    ):
         # When the preview is looked at, and the import tried all the same
         preview = send(mo, "preview", message)
         done = send(mo, "run", message, fingerprint=preview["fingerprint"])

@@ -52,7 +52,7 @@ def changes_of(session: Session, family: ModelFamily, *, lock: bool = False) -> 
         changed=() if stored is None else tuple(_differing(stored, family)),
         versions=versions,
         kept=tuple(by_id),
-        conflict=_conflict(session, family, versions),
+        conflict=_conflict(session, family, versions) or _conflict_of_channels(session, stored, family),
         fingerprint=hashlib.sha256(repr(stored).encode()).hexdigest(),
     )
 
@@ -90,6 +90,31 @@ def _differing(stored: ModelFamily, family: ModelFamily) -> list[str]:
     if replace(stored, versions=(), description=None) != replace(family, versions=(), description=None):
         differing.append("language code")
     return differing
+
+
+def _conflict_of_channels(session: Session, stored: ModelFamily | None, family: ModelFamily) -> str:
+    """Which channels a family takes, and in which order, is part of every version of it."""
+    if stored is None or _channels(stored) == _channels(family):
+        return ""
+    used = (
+        select(SegmentationJobRow.model_id)
+        .join(ModelVersionRow, ModelVersionRow.model_id == SegmentationJobRow.model_id)
+        .join(ModelFamilyRow, ModelVersionRow.family_id == ModelFamilyRow.id)
+        .where(ModelFamilyRow.canonical_name == family.canonical_name)
+        .limit(1)
+    )
+    model_id = session.scalar(used)
+    if model_id is None:
+        return ""
+    return (
+        f"The family takes the input channels {', '.join(_channels(family)) or 'none'} in the file, and "
+        f"{', '.join(_channels(stored)) or 'none'} here; the version «{model_id}» has jobs and stays as they ran it, so "
+        "give the changed family another CanonicalName in the file."
+    )
+
+
+def _channels(family: ModelFamily) -> list[str]:
+    return [channel.channel_id for channel in family.description.input_channels] if family.description else []
 
 
 def _conflict(session: Session, family: ModelFamily, versions: tuple[VersionChange, ...]) -> str:
