@@ -108,7 +108,7 @@ def _conflict_of_channels(session: Session, stored: ModelFamily | None, family: 
         return ""
     return (
         f"The family takes the input channels {', '.join(_channels(family)) or 'none'} in the file, and "
-        f"{', '.join(_channels(stored)) or 'none'} here; the version «{model_id}» has jobs and stays as they ran it, so "
+        f"{', '.join(_channels(stored)) or 'none'} here; the version «{model_id}» has jobs and stays as it is, so "
         "give the changed family another CanonicalName in the file."
     )
 
