@@ -45,7 +45,7 @@ class OverviewPage(Page):
             ),
             failures=charts.bars([(failure.reason, failure.count, str(failure.count)) for failure in found.failures]),
             scores=charts.bars(
-                [(score.model_id, score.mean, f"{score.mean:.1f} of {score.count}") for score in found.scores]
+                [(score.model_id, score.mean, _mean_in_words(score.mean, score.count)) for score in found.scores]
             ),
         )
 
@@ -61,3 +61,7 @@ class OverviewPage(Page):
             "total_gb": room.total_bytes / 1e9,
             "used_percent": 100 * (1 - room.free_bytes / room.total_bytes),
         }
+
+
+def _mean_in_words(mean: float, reports: int) -> str:
+    return f"{mean:.1f} ({reports} {'report' if reports == 1 else 'reports'})"
