@@ -52,13 +52,15 @@ def test_the_next_job_is_decoded_while_one_has_the_device(site: Deployment) -> N
         # Given a job whose model runs
         first = site.submit(gate.request, SLOW_MODEL)
         wait_until_running(site, first)
+        # (the janitor may have rung as well, between the worker's answering the doorbell and its claim)
+        rung_twice = doorbells(site)
         # When another one comes, Then the same worker decodes it meanwhile
         second = site.submit(sleeping(0), SLOW_MODEL)
         wait_until_decoded(site, second)
         assert state_of(site, first) == JobState.RUNNING
         assert site.row(second).worker == site.row(first).worker
-        # and nobody's doorbell is left over
-        wait_for(lambda: doorbells(site) == 0, "the doorbell to be taken off")
+        # and its doorbell is not left over
+        wait_for(lambda: doorbells(site) <= rung_twice, "the doorbell to be taken off")
     assert_done_once(site, [first, second])
     stage_seconds = site.row(second).stage_seconds
     assert stage_seconds["wait"] > 0
