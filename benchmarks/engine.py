@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-os.environ["THP_MEM_ALLOC_ENABLE"] = "1"  # as model hosts have it; PyTorch reads it once
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as model hosts have it; PyTorch reads it once
 
 import torch
 from monai.networks.nets.unet import UNet
