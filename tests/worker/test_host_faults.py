@@ -187,7 +187,7 @@ def test_a_model_sees_no_credentials(
     home = Path(environment["HOME"])
     assert home.is_relative_to(scratch_root)
     assert environment["TMPDIR"] == environment["cwd"] == str(home)
-    known = {"PATH", "LANG", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "HOME", "TMPDIR", "cwd"}
+    known = {"PATH", "LANG", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "HOME", "TMPDIR", "THP_MEM_ALLOC_ENABLE", "cwd"}
     others = {name for name in environment if name not in known and not name.startswith(("LC_", "NVIDIA_", "OMP_"))}
     torch_sets = {"TORCHINDUCTOR_CACHE_DIR", "KMP_INIT_AT_FORK", "KMP_DUPLICATE_LIB_OK", "CUDA_MODULE_LOADING"}
     assert {name for name in others - torch_sets if not name.startswith("COVERAGE_")} == set()
