@@ -3,6 +3,7 @@
 Sizes are bytes, durations carry their unit in the name. The README's table is generated from this class.
 """
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -20,6 +21,10 @@ MIB = 1024**2
 GIB = 1024**3
 
 LEAST_SECRET_CHARACTERS = 32
+
+POOL_NAME_CHARACTERS = 40
+POOL_NAME = re.compile(rf"(?=.{{1,{POOL_NAME_CHARACTERS}}}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+"""As names of Kubernetes, so that a chart can make objects of it."""
 
 
 class ConstraintPolicy(StrEnum):
@@ -156,8 +161,6 @@ class Settings(BaseSettings):
     # Pools of workers
     pool_name: str = Field(
         "default",
-        pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
-        max_length=40,
         description="The pool that a worker belongs to, in its metrics: small letters, digits and dashes.",
     )
     pool_models: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -272,6 +275,15 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("pool_name")
+    @classmethod
+    def _is_a_label(cls, name: str) -> str:
+        if not POOL_NAME.fullmatch(name):
+            raise ValueError(
+                f"a name of at most {POOL_NAME_CHARACTERS} small letters, digits and inner dashes is needed"
+            )
+        return name
 
     @field_validator("trusted_networks", "trusted_proxies")
     @classmethod
