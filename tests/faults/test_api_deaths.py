@@ -9,6 +9,7 @@ import httpx
 import psycopg
 import pytest
 
+from services.api.janitor import JANITOR_LOCK
 from services.core.jobs import JobState
 from services.core.queue import Doorbell
 from tests.deployment import PROTOBUF, request_body, wait_for
@@ -117,7 +118,8 @@ def lock_holder(deployment: BreakableDeployment) -> str:
     with psycopg.connect(deployment.postgres.url("segint")) as connection:
         found = connection.execute(
             "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid) "
-            "WHERE locktype = 'advisory' AND granted"
+            "WHERE locktype = 'advisory' AND objid = %s AND granted",
+            (JANITOR_LOCK,),
         ).fetchall()
     [(name,)] = found
     return str(name)
