@@ -25,6 +25,7 @@ from pathlib import Path
 from services.core.errors import ModelFailed, RuntimeUnavailable, SegIntError
 from services.core.model_spec import ModelSpec
 from services.worker.device_memory import peak_device_bytes
+from services.worker.model_stages import StageSeconds
 from services.worker.protocol import Message, encode, receive, volume_from_json
 from services.worker.runtimes import runtime
 from services.worker.runtimes.base import LoadedModel
@@ -100,17 +101,16 @@ class _Host:
         try:
             if request["kind"] == "load":
                 self._load(ModelSpec.from_json(request["spec"]))
+                stages: StageSeconds = {}
             else:
-                self._segment(request)
+                stages = self._segment(request)
         except SegIntError as error:
             kind = RuntimeUnavailable if isinstance(error, RuntimeUnavailable) else ModelFailed
             return {"kind": "failed", "error": kind.__name__, "details": error.details, "reusable": True}
         except BaseException as error:  # whatever a model raises, sys.exit included, is an answer
             # What it left behind, on the GPU above all, nobody knows: this host runs nothing more.
             return {"kind": "failed", "error": "ModelFailed", "details": self._describe(error), "reusable": False}
-        # A model that the engine runs tells what its stages took; others are one whole.
-        stages = getattr(self._model, "stage_seconds", {}) if request["kind"] == "segment" else {}
-        return {"kind": "done", "device_bytes": peak_device_bytes(), "stage_seconds": stages}
+        return {"kind": "done", "device_bytes": peak_device_bytes(), "stage_seconds": dict(stages)}
 
     def _load(self, spec: ModelSpec) -> None:
         self._spec = spec
@@ -121,7 +121,7 @@ class _Host:
         _check_digest("module file", spec.module, spec.module_sha256)
         self._model = library.load(spec)
 
-    def _segment(self, request: Message) -> None:
+    def _segment(self, request: Message) -> StageSeconds:
         _, descriptors, _, _ = socket.recv_fds(self._connection, 1, 1)
         described = request["volumes"]
         if self._spec is None or self._model is None:
@@ -143,7 +143,7 @@ class _Host:
             ]
             self._reporting = True
             try:
-                self._model.segment(volumes, workspace.masks, self)
+                return self._model.segment(volumes, workspace.masks, self)
             finally:
                 self._reporting = False
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 
@@ -17,9 +17,13 @@ class ModelStage(StrEnum):
     FORWARD = "forward"
     """The model's calls, with the cutting, scaling and blending of patches and the decision between its outputs."""
     PLACE = "place"
-    """Masks to the grid of the volume, where that is another one."""
+    """Masks to the grid of the volume, where that is another one; a bundle's whole postprocessing."""
     CLEANUP = "cleanup"
     """Holes, largest pieces, smallest volumes."""
+
+
+StageSeconds = Mapping[str, float]
+"""What the parts of one run took, by `ModelStage`; nothing where it is one whole."""
 
 
 class StageTimes:

@@ -9,16 +9,18 @@ from numpy.typing import NDArray
 from services.core.model_spec import ModelSpec
 from services.core.volumes import Geometry, Volume
 from services.worker.masks import Masks, plane_count
+from services.worker.model_stages import StageSeconds
 from services.worker.runtimes import runtime
 from services.worker.runtimes.base import LoadedModel
 
 
 @dataclass
 class Heard:
-    """What a run said while it went on."""
+    """What a run said while it went on, and at its end."""
 
     fractions: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    stages: StageSeconds = field(default_factory=dict)
 
     def report(self, fraction: float) -> None:
         self.fractions.append(fraction)
@@ -50,5 +52,6 @@ def segmented(
         for channel, volume in enumerate(volumes)
     ]
     masks = Masks(planes, channel_of)
-    (model or loaded(spec)).segment(volumes, masks, heard or Heard())
+    heard = heard or Heard()
+    heard.stages = (model or loaded(spec)).segment(volumes, masks, heard)
     return [masks.get(structure).astype(bool) for structure in range(len(masks))]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from services.core.catalogue import RuntimeName
 from services.core.errors import RuntimeUnavailable
 from services.core.model_spec import ModelSpec
+from services.worker.model_stages import ModelStage
 from services.worker.runtimes import MODULES, runtime
 from tests.runtimes import artifacts, artifacts_onnx, artifacts_tensorflow, artifacts_voxels
 from tests.runtimes.artifacts_monai_bundle import monai_bundle
@@ -96,6 +97,16 @@ def test_progress_rises_to_one(make: Make, tmp_path: Path) -> None:
     segmented(make(tmp_path, 2), bright_middle(), heard=heard)
     assert heard.fractions == sorted(heard.fractions)
     assert heard.fractions[-1] == 1.0
+
+
+def test_it_tells_what_its_parts_took(make: Make, tmp_path: Path) -> None:
+    spec, heard = make(tmp_path, 1), Heard()
+    segmented(spec, bright_middle(), heard=heard)
+    if spec.runtime == RuntimeName.PHANTOM:
+        assert heard.stages == {}  # it is one whole
+    else:
+        assert {"transfer", "preprocess", "forward", "cleanup"} <= set(heard.stages) <= set(ModelStage)
+        assert heard.stages["forward"] > 0
 
 
 def test_the_volume_is_left_as_it_was(make: Make, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from services.worker.engine.decisions import Decider, ScoresOverflowed, decider,
 from services.worker.engine.predictor import Predictor
 from services.worker.engine.preprocessing import ModelInput, Start, model_input, order_of_channels
 from services.worker.masks import Box, Masks
-from services.worker.model_stages import ModelStage, StageTimes
+from services.worker.model_stages import ModelStage, StageSeconds, StageTimes
 from services.worker.watch import Watch
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ class EngineModel:
         self._options = options
         self._predictor = predictor
         self._takes_tensor = takes_tensor
-        self._times = StageTimes()
         if options.call is Call.SLIDING_WINDOW:
             # MONAI takes seconds to import: only such a model pays for it, and while it is loaded.
             from services.worker.engine import windows  # noqa: PLC0415
@@ -57,10 +56,10 @@ class EngineModel:
         axes = [AXES[axis] for axis in options.inference.flips]
         self._flips = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
 
-    def segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> None:
+    def segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> StageSeconds:
         """Raises ModelFailed or InvalidModelInput, or whatever the model raises."""
         options = self._options
-        times = self._times = StageTimes()
+        times = StageTimes()
         order = order_of_channels(options, [volume.channel_id for volume in volumes])
         with torch.inference_mode():
             with times.timed(ModelStage.PREPROCESS):
@@ -78,11 +77,7 @@ class EngineModel:
                 volume_mm3 = volumes[structure.channel_index].geometry.voxel_volume_mm3
                 clean(masks, index, cleanup_of(options, structure), volume_mm3)
         watch.report(1.0)
-
-    @property
-    def stage_seconds(self) -> dict[str, float]:
-        """What the parts of the last run took, by `ModelStage`."""
-        return dict(self._times.seconds)
+        return times.seconds
 
     def _synchronize(self) -> None:
         """Once before the first patch, which needs all of it anyway: or preprocessing would count as the model's."""

@@ -12,6 +12,7 @@ from services.core.errors import InvalidModel, ModelFailed
 from services.core.model_spec import ModelSpec
 from services.core.volumes import Volume
 from services.worker.masks import Masks
+from services.worker.model_stages import StageSeconds
 from services.worker.watch import Watch
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 class LoadedModel(Protocol):
     """A model in memory, ready to run any number of times, one at a time."""
 
-    def segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> None:
-        """Draw every structure of the spec into its mask.
+    def segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> StageSeconds:
+        """Draw every structure of the spec into its mask, and tell what the parts of that took.
 
         `volumes` holds one per input channel, in the order of the spec's channels, and is only to be read; `masks` is
         all zero, each mask on the grid of its structure's channel.

@@ -33,6 +33,7 @@ from services.worker.engine.grids import Grid
 from services.worker.engine.preprocessing import order_of_channels
 from services.worker.engine.windows import patch_starts
 from services.worker.masks import Masks
+from services.worker.model_stages import ModelStage, StageSeconds, StageTimes
 from services.worker.runtimes.monai_bundle_config import BundleConfiguration, unwrapped
 from services.worker.runtimes.monai_bundle_folder import BundleFolder
 from services.worker.runtimes.monai_bundle_images import MemoryReader, grid_of
@@ -92,21 +93,46 @@ class BundleModel:
         self._mixed_precision_options: Mapping[str, Any] = configuration.value("evaluator::amp_kwargs", {})
         weakref.finalize(self, folder.close)
 
-    def segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> None:
+    def segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> StageSeconds:
         """Raises ModelFailed or InvalidModelInput, or whatever the bundle raises."""
+        times = StageTimes()
         order = order_of_channels(self._options, [volume.channel_id for volume in volumes])
         with _surroundings(self._folder), unwrapped():
-            result, grid = self._result([volumes[position] for position in order], watch)
-            self._draw(result, grid, volumes, masks)
-        for index, structure in enumerate(self._structures):
-            volume_mm3 = volumes[structure.channel_index].geometry.voxel_volume_mm3
-            clean(masks, index, cleanup_of(self._options, structure), volume_mm3)
+            data = self._answered([volumes[position] for position in order], watch, times)
+            with times.timed(ModelStage.PLACE):
+                result, grid = self._placed(self._postprocessed(data))
+                self._draw(result, grid, volumes, masks)
+        with times.timed(ModelStage.CLEANUP):
+            for index, structure in enumerate(self._structures):
+                volume_mm3 = volumes[structure.channel_index].geometry.voxel_volume_mm3
+                clean(masks, index, cleanup_of(self._options, structure), volume_mm3)
         watch.report(1.0)
+        return times.seconds
 
     # --- The bundle's own part -----------------------------------------------------------------------------------
 
-    def _result(self, volumes: Sequence[Volume], watch: Watch) -> tuple[Tensor, Grid]:
-        """What the bundle would save: (outputs, depth, height, width), and where that lies."""
+    def _answered(self, volumes: Sequence[Volume], watch: Watch, times: StageTimes) -> dict[str, Any]:
+        """What the bundle's preprocessing made of the volumes, and its network's answer."""
+        with times.timed(ModelStage.PREPROCESS):
+            batch = self._preprocessed(volumes)
+        watch.report(PREPROCESSED)
+        with times.timed(ModelStage.TRANSFER):
+            image = batch[IMAGE].to(self._device)
+        with (
+            times.timed(ModelStage.FORWARD),
+            self._counting(image, watch),
+            torch.autocast("cuda", enabled=self._mixed_precision, **self._mixed_precision_options),
+        ):
+            prediction = self._checked(self._inferer(image, self._network), image)
+            self._synchronize()
+        watch.report(INFERRED)
+        [before] = decollate_batch(batch)
+        [after] = decollate_batch({IMAGE: image, PREDICTION: prediction})
+        answered: dict[str, Any] = before | after
+        return answered
+
+    def _preprocessed(self, volumes: Sequence[Volume]) -> Any:
+        """A batch of one, with `IMAGE` (1, channels, x, y, z)."""
         try:
             names = self._reader.offer(volumes)
             data = apply_transform(self._preprocessing, self._named(names))
@@ -114,22 +140,16 @@ class BundleModel:
             self._reader.offer([])
         data = data[0] if isinstance(data, list) and len(data) == 1 else data
         self._check_input(data)
-        watch.report(PREPROCESSED)
-        batch = list_data_collate([data])
-        image = batch[IMAGE].to(self._device)
-        with (
-            self._counting(image, watch),
-            torch.autocast("cuda", enabled=self._mixed_precision, **self._mixed_precision_options),
-        ):
-            prediction = self._inferer(image, self._network)
-        prediction = self._checked(prediction, image)
-        watch.report(INFERRED)
-        [before] = decollate_batch(batch)
-        [after] = decollate_batch({IMAGE: image, PREDICTION: prediction})
-        data = before | after
-        if self._postprocessing is not None:
-            data = apply_transform(self._postprocessing, data)
-        return self._placed(data)
+        return list_data_collate([data])
+
+    def _postprocessed(self, data: dict[str, Any]) -> Any:
+        """What the bundle would save, by its key."""
+        return data if self._postprocessing is None else apply_transform(self._postprocessing, data)
+
+    def _synchronize(self) -> None:
+        """Or what the network still computes would count as the postprocessing's."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
 
     def _named(self, names: list[str]) -> dict[str, Any]:
         if len(self._keys) == 1:
@@ -175,6 +195,7 @@ class BundleModel:
         return placed
 
     def _placed(self, data: Any) -> tuple[Tensor, Grid]:
+        """The result (outputs, depth, height, width), and where it lies."""
         result = data.get(self._result_key) if isinstance(data, Mapping) else None
         if result is None:
             keys = ", ".join(map(str, data)) if isinstance(data, Mapping) else f"a {type(data).__name__}"

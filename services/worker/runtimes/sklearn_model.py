@@ -24,6 +24,7 @@ from services.core.model_spec import ModelSpec
 from services.core.volumes import Volume
 from services.worker.engine.model import EngineModel
 from services.worker.masks import Masks
+from services.worker.model_stages import StageSeconds
 from services.worker.runtimes.base import LoadedModel
 from services.worker.runtimes.sklearn_artifact import read_classifier
 from services.worker.runtimes.voxel_labels import (
@@ -85,14 +86,9 @@ class NotedModel:
     model: LoadedModel
     sentence: str
 
-    def segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> None:
+    def segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> StageSeconds:
         watch.note(self.sentence)
-        self.model.segment(volumes, masks, watch)
-
-    @property
-    def stage_seconds(self) -> dict[str, float]:
-        """As `EngineModel` has them."""
-        return getattr(self.model, "stage_seconds", {})
+        return self.model.segment(volumes, masks, watch)
 
 
 def load(spec: ModelSpec, options: ModelOptions) -> LoadedModel:
