@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -29,6 +31,11 @@ from services.core.wire.model_output import ModelOutput, decode_model_output
 from services.core.wire.segmentations import Progress, decode_progress, decode_task
 
 T = TypeVar("T")
+
+http = httpx.Client(limits=httpx.Limits(max_connections=None, max_keepalive_connections=0))
+"""Requests that share neither connections nor cookies, only what `httpx.get` and its like make anew for each: a TLS
+context. That took 25 ms of processor time, more than everything else that a poll does."""
+http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
 PROTOBUF = "application/x-protobuf"
 SAMPLE_FAMILY = Path(__file__).parents[1] / "services" / "client" / "samples" / "Centered_Square.pb"
@@ -57,6 +64,12 @@ def _ends(process: subprocess.Popen[bytes]) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+@lru_cache(maxsize=16)
+def _polled_database(url: str) -> Database:
+    """Kept because to make one costs several times what one look at a job does; its connections are not."""
+    return Database(url)
 
 
 def free_port() -> int:
@@ -189,13 +202,13 @@ class Deployment:
         return self.log_dir / f"{name}.log"
 
     def ready(self, name: str = "api") -> bool:
-        return self.answers(name) and httpx.get(f"{self.at(name).url}/readyz").status_code == 200
+        return self.answers(name) and http.get(f"{self.at(name).url}/readyz").status_code == 200
 
     def answers(self, name: str = "api") -> bool:
         if self.processes[name].poll() is not None:
             raise AssertionError(self.log_of(name).read_text()[-3000:])
         try:
-            return httpx.get(f"{self.at(name).url}/healthz").status_code == 200
+            return http.get(f"{self.at(name).url}/healthz").status_code == 200
         except httpx.TransportError:
             return False
 
@@ -229,7 +242,7 @@ class Deployment:
         return Database(self.settings.database_url)
 
     def row(self, job_id: UUID) -> SegmentationJobRow:
-        database = self.database()
+        database = _polled_database(self.settings.database_url)
         try:
             return database.run(
                 lambda session: session.scalars(select(SegmentationJobRow).where(SegmentationJobRow.id == job_id)).one()
@@ -261,10 +274,10 @@ class Deployment:
     def post(self, path: str, body: bytes = b"", **headers: str) -> httpx.Response:
         headers = {"Content-Type": PROTOBUF, "Accept": PROTOBUF} | {k.replace("_", "-"): v for k, v in headers.items()}
         headers = self.credentials | headers
-        return httpx.post(f"{self.url}{path}", content=body, headers=headers, timeout=30)
+        return http.post(f"{self.url}{path}", content=body, headers=headers, timeout=30)
 
     def get(self, path: str, accept: str = PROTOBUF, **options: Any) -> httpx.Response:
-        return httpx.get(f"{self.url}{path}", headers={"Accept": accept} | self.credentials, timeout=30, **options)
+        return http.get(f"{self.url}{path}", headers={"Accept": accept} | self.credentials, timeout=30, **options)
 
     def submit(self, body: bytes | None = None, model: str = SAMPLE_MODEL) -> UUID:
         response = self.post(f"/api/v2/Model/{quote(model, safe='')}/segmentation", body or request_body())

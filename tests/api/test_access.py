@@ -20,7 +20,7 @@ from services.core.jobs import JobState
 from services.core.wire.refusals import Refusal, decode_refusal
 from tests.api.test_finished_segmentations import put_into
 from tests.conftest import MakeDeployment
-from tests.deployment import PROTOBUF, SAMPLE_MODEL, Deployment, wait_for
+from tests.deployment import PROTOBUF, SAMPLE_MODEL, Deployment, http, wait_for
 
 MODEL = f"/api/v2/Model/{quote(SAMPLE_MODEL)}"
 NOBODYS_JOB = "2f4fe0ad-0d5d-4fa6-9f61-01aa7725616c"
@@ -43,7 +43,7 @@ def asked(deployment: Deployment, path: str, method: str = "GET", **headers: str
     given = {"Accept": PROTOBUF, "Content-Type": PROTOBUF} | deployment.credentials
     given |= {name.replace("_", "-"): value for name, value in headers.items()}
     as_bytes = {name.encode(): value.encode("latin-1") for name, value in given.items()}
-    return httpx.request(method, deployment.url + path, headers=as_bytes, timeout=30)
+    return http.request(method, deployment.url + path, headers=as_bytes, timeout=30)
 
 
 def new_name() -> str:
@@ -100,12 +100,12 @@ def test_a_token_opens_as_bearer_and_as_password(guarded: Deployment) -> None:
     # but not without its prefix, nor as a name, nor as anything but itself
     for authorization in (f"Bearer {secret[7:]}", basic("", user=secret), f"Bearer {secret}x", secret):
         assert asked(guarded, "/api/v2/Credits", Authorization=authorization).status_code == 401
-    assert httpx.get(f"{guarded.url}/api/v2/Credits", params={"token": secret}).status_code == 401
+    assert http.get(f"{guarded.url}/api/v2/Credits", params={"token": secret}).status_code == 401
 
 
 def test_probes_are_open(guarded: Deployment) -> None:
     for path in ("/ping", "/ping/", "/healthz", "/readyz", "/metrics"):
-        assert httpx.get(guarded.url + path).status_code == 200
+        assert http.get(guarded.url + path).status_code == 200
 
 
 def test_a_database_that_is_not_asked_keeps_a_token_for_seconds_only(guarded: Deployment) -> None:
@@ -251,7 +251,7 @@ def test_a_stream_ends_when_its_token_is_revoked(guarded: Deployment) -> None:
     name = new_name()
     client = holder(guarded, "segment", name=name)
     url = f"{client.url}/api/segint/v1/jobs/{client.submit()}/events"
-    with httpx.stream("GET", url, headers=client.credentials, timeout=30) as stream:
+    with http.stream("GET", url, headers=client.credentials, timeout=30) as stream:
         lines = stream.iter_lines()
         assert next(lines) == "event: job"
         # When the token is revoked

@@ -14,7 +14,16 @@ from services.core.db.tables import FeedbackRow, SegmentationJobRow, TelemetryRo
 from services.core.wire._pb import Model_pb2 as pb
 from services.core.wire.refusals import decode_refusal
 from tests.conftest import MakeDeployment
-from tests.deployment import PROTOBUF, SAMPLE_FAMILY, SAMPLE_MODEL, Deployment, request_body, small_volume, wait_for
+from tests.deployment import (
+    PROTOBUF,
+    SAMPLE_FAMILY,
+    SAMPLE_MODEL,
+    Deployment,
+    http,
+    request_body,
+    small_volume,
+    wait_for,
+)
 
 ODD_MODEL = "Ä model/with? all #kinds & 100% ../of names"
 
@@ -46,7 +55,7 @@ def test_both_spellings_answer_both_encodings_and_head(
     assert as_json.headers["content-type"] == "application/json"
     assert set(as_json.json()) == {field.name for field in message.DESCRIPTOR.fields}
     assert parsed.ByteSize() > 0
-    head = httpx.head(deployment.url + path + slash, headers={"Accept": PROTOBUF})
+    head = http.head(deployment.url + path + slash, headers={"Accept": PROTOBUF})
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == as_protobuf.headers["content-length"]
 
@@ -123,7 +132,7 @@ def test_the_sample_family_is_published_as_its_file_says(deployment: Deployment)
 
 def test_a_task_has_a_lower_case_dashed_identifier_and_its_start(deployment: Deployment) -> None:
     path = f"/api/v2/Model/{quote(SAMPLE_MODEL)}/segmentation/"
-    response = httpx.post(deployment.url + path, content=request_body(), headers={"Content-Type": PROTOBUF})
+    response = http.post(deployment.url + path, content=request_body(), headers={"Content-Type": PROTOBUF})
     task = response.json()
     assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", task["SegmentationID"])
     assert task["StartTime"].endswith("Z")
@@ -146,7 +155,7 @@ def test_a_result_can_be_fetched_again_in_both_encodings(deployment: Deployment)
     as_json = deployment.get(path, accept="*/*").json()
     assert as_json["ProcesserVersion"] == output.ProcesserVersion == "0.1"
     assert as_json["Channels"][0]["Volume"]["DataType"] == "Byte"
-    head = httpx.head(deployment.url + path, headers={"Accept": PROTOBUF})
+    head = http.head(deployment.url + path, headers={"Accept": PROTOBUF})
     assert (head.status_code, head.headers["content-length"]) == (200, str(len(first.content)))
 
 
@@ -203,7 +212,7 @@ def test_several_channels_match_by_identifier_and_each_mask_has_its_own_grid(dep
 def test_a_chunked_upload_needs_no_length(deployment: Deployment) -> None:
     body = request_body()
     parts = (body[start : start + 1000] for start in range(0, len(body), 1000))
-    response = httpx.post(
+    response = http.post(
         f"{deployment.url}/api/v2/Model/{quote(SAMPLE_MODEL)}/segmentation",
         content=parts,
         headers={"Content-Type": PROTOBUF},
@@ -293,7 +302,7 @@ def test_a_one_shot_result_is_gone_after_it_was_sent(new_deployment: MakeDeploym
     job_id = deployment.submit()
     deployment.finished(job_id)
     path = f"/api/v2/Model/{quote(SAMPLE_MODEL)}/segmentation/{job_id}/result"
-    assert httpx.head(deployment.url + path, headers={"Accept": accept}).status_code == 200
+    assert http.head(deployment.url + path, headers={"Accept": accept}).status_code == 200
     assert deployment.get(path, accept=accept).status_code == 200
     wait_for(lambda: deployment.get(path).status_code == 400, "the result to be gone")
     wait_for(lambda: not deployment.files(), "its file to be deleted")
@@ -315,7 +324,7 @@ def test_a_one_shot_result_that_was_not_taken_whole_stays(new_deployment: MakeDe
     database.close()
     path = f"/api/v2/Model/{quote(SAMPLE_MODEL)}/segmentation/{job_id}/result"
     # When a client goes away in the middle of it
-    with httpx.stream("GET", deployment.url + path, headers={"Accept": PROTOBUF}) as response:
+    with http.stream("GET", deployment.url + path, headers={"Accept": PROTOBUF}) as response:
         assert int(response.headers["content-length"]) > 40_000_000
         next(response.iter_raw(1000))
     # Then it can be fetched again, once
@@ -329,7 +338,7 @@ def test_a_one_shot_result_that_was_not_taken_whole_stays(new_deployment: MakeDe
 def test_metrics_count_requests_by_route_and_jobs_by_state(deployment: Deployment) -> None:
     job_id = deployment.submit()
     deployment.finished(job_id)
-    text = httpx.get(deployment.url + "/metrics").text
+    text = http.get(deployment.url + "/metrics").text
     route = "/api/v2/Model/{model}/segmentation"
     assert re.search(rf'segint_http_requests_total{{method="POST",route="{re.escape(route)}",status="200"}} \d', text)
     assert re.search(rf'segint_jobs{{model="{SAMPLE_MODEL}",state="succeeded"}} [1-9]', text)

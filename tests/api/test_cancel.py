@@ -12,7 +12,7 @@ from services.core.wire.refusals import decode_refusal
 from services.core.wire.segmentations import decode_progress
 from tests.api.test_finished_segmentations import put_into
 from tests.conftest import MakeDeployment
-from tests.deployment import PROTOBUF, SAMPLE_MODEL, Deployment, wait_for
+from tests.deployment import PROTOBUF, SAMPLE_MODEL, Deployment, http, wait_for
 from tests.slow_model import SLOW_MODEL, sleeping, wait_until_running, with_slow_model
 
 
@@ -24,7 +24,7 @@ def waiting(new_deployment: MakeDeployment) -> Deployment:
 
 def cancel(deployment: Deployment, job_id: object, model: str = SAMPLE_MODEL, accept: str = PROTOBUF) -> httpx.Response:
     path = f"/api/v2/Model/{model.replace(' ', '%20')}/segmentation/{job_id}"
-    return httpx.delete(deployment.url + path, headers={"Accept": accept}, timeout=30)
+    return http.delete(deployment.url + path, headers={"Accept": accept}, timeout=30)
 
 
 def test_a_waiting_segmentation_is_cancelled_at_once(waiting: Deployment) -> None:

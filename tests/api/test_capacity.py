@@ -3,12 +3,11 @@
 import os
 import socket
 
-import httpx
 import pytest
 
 from services.core.wire.refusals import decode_refusal
 from tests.conftest import MakeDeployment
-from tests.deployment import PROTOBUF, Deployment, request_body, wait_for
+from tests.deployment import PROTOBUF, Deployment, http, request_body, wait_for
 
 SUBMIT = "/api/v2/Model/Centered%20Orange%20Square/segmentation"
 TERABYTES = 10**13
@@ -107,4 +106,4 @@ def test_without_a_database_it_is_503_before_the_body(new_deployment: MakeDeploy
     wait_for(deployment.answers, "the API to answer")
     status, headers = answer_to_head(deployment, content_length)
     assert (status, "retry-after" in headers) == (503, True)
-    assert httpx.get(f"{deployment.url}/readyz").status_code == 503
+    assert http.get(f"{deployment.url}/readyz").status_code == 503

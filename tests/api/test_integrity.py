@@ -9,7 +9,7 @@ import pytest
 from services.core.jobs import JobErrorCode, JobState
 from services.core.wire.refusals import decode_refusal
 from tests.conftest import MakeDeployment
-from tests.deployment import PROTOBUF, Deployment, request_body, small_volume, wait_for
+from tests.deployment import PROTOBUF, Deployment, http, request_body, small_volume, wait_for
 
 JOBS = "/api/v2/Model/Centered%20Orange%20Square/segmentation"
 
@@ -27,7 +27,7 @@ def finished_job(deployment: Deployment) -> UUID:
 
 def fetch(deployment: Deployment, job_id: UUID, accept: str = PROTOBUF, **headers: str) -> httpx.Response:
     headers = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx.get(f"{deployment.url}{JOBS}/{job_id}/result", headers={"Accept": accept, **headers}, timeout=30)
+    return http.get(f"{deployment.url}{JOBS}/{job_id}/result", headers={"Accept": accept, **headers}, timeout=30)
 
 
 def test_the_digests_of_what_came_in_and_went_out_are_kept(deployment: Deployment) -> None:
@@ -79,7 +79,7 @@ def test_a_range_that_makes_no_sense_is_ignored(deployment: Deployment, value: s
 def test_a_head_has_no_ranges(deployment: Deployment) -> None:
     job_id = finished_job(deployment)
     headers = {"Accept": PROTOBUF, "Range": "bytes=0-3"}
-    response = httpx.head(f"{deployment.url}{JOBS}/{job_id}/result", headers=headers)
+    response = http.head(f"{deployment.url}{JOBS}/{job_id}/result", headers=headers)
     assert response.status_code == 200
     assert int(response.headers["content-length"]) == deployment.row(job_id).result_bytes
 
@@ -129,7 +129,7 @@ def test_a_volume_that_is_not_mounted_fails_no_job(new_deployment: MakeDeploymen
         assert response.status_code == 503
         assert response.headers["retry-after"]
         assert deployment.post(JOBS, request_body()).status_code == 503
-        ready = httpx.get(f"{deployment.url}/readyz")
+        ready = http.get(f"{deployment.url}/readyz")
         assert ready.status_code == 503
         assert ".segint-volume" in ready.json()["checks"]["volume"]
         # and neither does the janitor miss anything, nor does a worker take jobs

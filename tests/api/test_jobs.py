@@ -14,7 +14,7 @@ import pytest
 from services.core.jobs import JobState
 from tests.api.test_finished_segmentations import put_into
 from tests.conftest import MakeDeployment
-from tests.deployment import SAMPLE_MODEL, Deployment, request_body, wait_for
+from tests.deployment import SAMPLE_MODEL, Deployment, http, request_body, wait_for
 from tests.slow_model import SLOW_MODEL, sleeping, wait_until_running, with_slow_model
 
 
@@ -25,7 +25,7 @@ def waiting(new_deployment: MakeDeployment) -> Deployment:
 
 
 def status(deployment: Deployment, job_id: object) -> dict[str, Any]:
-    response = httpx.get(f"{deployment.url}/api/segint/v1/jobs/{job_id}", timeout=30)
+    response = http.get(f"{deployment.url}/api/segint/v1/jobs/{job_id}", timeout=30)
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "application/json"
     return dict(response.json())
@@ -53,10 +53,10 @@ def test_a_waiting_job_tells_its_place(waiting: Deployment) -> None:
 
 @pytest.mark.parametrize("job_id", [uuid4(), "nonsense"])
 def test_what_is_not_there_is_refused_in_words(waiting: Deployment, job_id: object) -> None:
-    response = httpx.get(f"{waiting.url}/api/segint/v1/jobs/{job_id}")
+    response = http.get(f"{waiting.url}/api/segint/v1/jobs/{job_id}")
     assert response.status_code == 400
     assert response.json()["ErrorMessage"] == "Segmentation not found"
-    assert httpx.get(f"{waiting.url}/api/segint/v1/jobs/{job_id}/events").status_code == 400
+    assert http.get(f"{waiting.url}/api/segint/v1/jobs/{job_id}/events").status_code == 400
 
 
 def test_a_failed_job_tells_why_and_an_expired_one_is_still_told_of(waiting: Deployment) -> None:
@@ -69,12 +69,12 @@ def test_a_failed_job_tells_why_and_an_expired_one_is_still_told_of(waiting: Dep
 def test_it_asks_for_credentials_where_the_deployment_does(new_deployment: MakeDeployment) -> None:
     guarded = new_deployment(trusted_networks="").import_sample().start_api()
     for suffix in ("", "/events"):
-        assert httpx.get(f"{guarded.url}/api/segint/v1/jobs/{uuid4()}{suffix}").status_code == 401
+        assert http.get(f"{guarded.url}/api/segint/v1/jobs/{uuid4()}{suffix}").status_code == 401
 
 
 def events_of(deployment: Deployment, job_id: UUID) -> Generator[dict[str, Any]]:
     """Each document that the stream sends, until it ends."""
-    with httpx.stream("GET", f"{deployment.url}/api/segint/v1/jobs/{job_id}/events", timeout=60) as response:
+    with http.stream("GET", f"{deployment.url}/api/segint/v1/jobs/{job_id}/events", timeout=60) as response:
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/event-stream")
         name = ""
@@ -134,7 +134,7 @@ def test_a_server_that_stops_ends_its_streams(own_deployment: MakeDeployment) ->
 
     thread = threading.Thread(target=follow)
     thread.start()
-    wait_for(lambda: httpx.get(f"{deployment.url}/healthz").status_code == 200, "the API")
+    wait_for(lambda: http.get(f"{deployment.url}/healthz").status_code == 200, "the API")
     # When the server is told to stop, Then it does not wait for the watcher
     deployment.stop("api")
     assert ended.wait(10)

@@ -15,7 +15,7 @@ from services.core.db import jobs as job_rows
 from services.core.wire._pb import Model_pb2 as pb
 from services.core.wire.refusals import Refusal, decode_refusal
 from tests.conftest import MakeDeployment
-from tests.deployment import PROTOBUF, SAMPLE_MODEL, Deployment, request_body, small_volume, wait_for
+from tests.deployment import PROTOBUF, SAMPLE_MODEL, Deployment, http, request_body, small_volume, wait_for
 
 SUBMIT = "/api/v2/Model/Centered%20Orange%20Square/segmentation"
 SOME_JOB = "0d9a3d0e-5f7b-4d55-9c62-0f1c5f0f3a11"
@@ -80,7 +80,7 @@ def refusal(response: httpx.Response, status: int) -> Refusal:
 def test_a_method_the_route_does_not_take_is_403_with_allow(
     deployment: Deployment, method: str, path: str, allowed: str
 ) -> None:
-    response = httpx.request(method, deployment.url + path, headers={"Accept": PROTOBUF})
+    response = http.request(method, deployment.url + path, headers={"Accept": PROTOBUF})
     assert response.status_code == 403
     assert allowed in response.headers["allow"].split(", ")
     if method != "HEAD":
@@ -88,7 +88,7 @@ def test_a_method_the_route_does_not_take_is_403_with_allow(
 
 
 def test_the_method_is_checked_before_the_body(deployment: Deployment) -> None:
-    response = httpx.put(deployment.url + SUBMIT, content=b"x" * 10, headers={"Content-Type": "text/plain"})
+    response = http.put(deployment.url + SUBMIT, content=b"x" * 10, headers={"Content-Type": "text/plain"})
     assert response.status_code == 403
 
 
@@ -113,7 +113,7 @@ def test_a_content_encoding_is_415(deployment: Deployment) -> None:
     refusal(deployment.post(SUBMIT, request_body(), Content_Encoding="gzip"), 415)
     assert deployment.post("/api/v2/Feedback/segmentation", b"", Content_Encoding="identity").status_code == 200
     twice = [("Content-Type", PROTOBUF), ("Content-Encoding", "identity"), ("Content-Encoding", "gzip")]
-    assert httpx.post(deployment.url + SUBMIT, content=b"", headers=twice).status_code == 415
+    assert http.post(deployment.url + SUBMIT, content=b"", headers=twice).status_code == 415
 
 
 # --- Size ----------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_a_chunked_body_over_the_limit_is_413(deployment: Deployment) -> None:
         for _ in range(100):
             yield b"\x00" * 100_000
 
-    response = httpx.post(
+    response = http.post(
         deployment.url + SUBMIT, content=endless(), headers={"Content-Type": PROTOBUF, "Accept": PROTOBUF}
     )
     refusal(response, 413)
@@ -324,7 +324,7 @@ def test_an_upload_that_only_trickles_is_408(new_deployment: MakeDeployment) -> 
             yield b"\x0a"
 
     headers = {"Content-Type": PROTOBUF, "Accept": PROTOBUF}
-    response = httpx.post(other.url + SUBMIT, content=trickle(), headers=headers, timeout=30)
+    response = http.post(other.url + SUBMIT, content=trickle(), headers=headers, timeout=30)
     assert "took more than 2 s" in refusal(response, 408).details
     assert other.files() == []
 
@@ -355,6 +355,6 @@ def test_nothing_at_an_unknown_path_is_404(deployment: Deployment) -> None:
 
 
 def test_refusals_are_json_where_json_is_asked_for(deployment: Deployment) -> None:
-    response = httpx.post(f"{deployment.url}{SUBMIT}", content=b"x")
+    response = http.post(f"{deployment.url}{SUBMIT}", content=b"x")
     assert response.headers["content-type"] == "application/json"
     assert set(response.json()) == {"ErrorMessage", "ExceptionDetails"}

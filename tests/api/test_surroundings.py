@@ -5,7 +5,6 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import psycopg
 import pytest
 
@@ -15,7 +14,7 @@ from services.core.db import migrate
 from services.core.settings import Settings
 from services.core.wire.refusals import decode_refusal
 from tests.conftest import MakeDeployment
-from tests.deployment import PROTOBUF, Deployment, request_body, small_volume, wait_for
+from tests.deployment import PROTOBUF, Deployment, http, request_body, small_volume, wait_for
 
 SUBMIT = "/api/v2/Model/Centered%20Orange%20Square/segmentation"
 
@@ -83,7 +82,7 @@ def test_a_database_that_takes_no_writes_is_503_and_not_ready(
         # Given PostgreSQL turned into what a standby is to its clients
         _on(own_postgres, "ALTER SYSTEM SET default_transaction_read_only = on")
         _on(own_postgres, "SELECT pg_reload_conf()")
-        wait_for(lambda: httpx.get(deployment.url + "/readyz").status_code == 503, "the API to notice")
+        wait_for(lambda: http.get(deployment.url + "/readyz").status_code == 503, "the API to notice")
         # Then nothing can be stored, and no word of the client is in the log
         secret = b"\x22\x0bPATIENT-DOE"  # GeneralComments
         response = deployment.post("/api/v2/Feedback/segmentation", secret)
@@ -104,7 +103,7 @@ def test_a_schema_that_is_not_there_is_not_ready(
     with Deployment(settings, log_dir=tmp_path) as deployment:
         deployment.start_api(until_ready=False)
         wait_for(deployment.answers, "the API to answer")
-        ready = httpx.get(deployment.url + "/readyz")
+        ready = http.get(deployment.url + "/readyz")
         assert ready.status_code == 503
         assert "run the migrations" in ready.json()["checks"]["database"]
 
@@ -112,7 +111,7 @@ def test_a_schema_that_is_not_there_is_not_ready(
 def test_a_volume_that_cannot_be_written_is_not_ready(new_deployment: MakeDeployment) -> None:
     deployment = new_deployment().start_api()
     (deployment.volume_dir / "segmentation").rename(deployment.volume_dir / "away")
-    ready = httpx.get(deployment.url + "/readyz")
+    ready = http.get(deployment.url + "/readyz")
     assert (ready.status_code, ready.json()["checks"]["database"]) == (503, "ok")
     assert "segmentation" in ready.json()["checks"]["volume"]
 

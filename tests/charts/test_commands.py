@@ -17,7 +17,7 @@ from services.core.db.session import Database
 from services.core.model_library import ModelLibrary
 from tests.charts.rendering import CHART, Document, Rendered, render, values_of
 from tests.charts.test_settings import environment_of
-from tests.deployment import SAMPLE_FAMILY, SAMPLE_MODEL, free_port, wait_for
+from tests.deployment import SAMPLE_FAMILY, SAMPLE_MODEL, free_port, http, wait_for
 
 ROOT = CHART.parents[1]
 """What the images have at /app."""
@@ -139,7 +139,7 @@ def test_a_release_migrates_starts_segments_and_stops(machine: Machine) -> None:
 def probed(machine: Machine, container: Document, probe: str) -> bool:
     path = container[probe]["httpGet"]["path"]
     try:
-        return httpx.get(f"http://127.0.0.1:{machine.port}{path}", timeout=10).is_success
+        return http.get(f"http://127.0.0.1:{machine.port}{path}", timeout=10).is_success
     except httpx.TransportError:
         return False
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -24,7 +23,7 @@ from services.core.jobs import JobErrorCode, JobState
 from tests.api.test_finished_segmentations import put_into
 from tests.client.conftest import Answer, Server
 from tests.conftest import MakeDeployment
-from tests.deployment import SAMPLE_MODEL, Deployment, wait_for
+from tests.deployment import SAMPLE_MODEL, Deployment, http, wait_for
 from tests.slow_model import SLOW_MODEL, sleeping, wait_until_running, with_slow_model
 
 PAGE = {
@@ -159,7 +158,7 @@ def test_json_is_what_the_server_says(waiting: Deployment) -> None:
     job_id = waiting.submit()
     result = segint("job", job_id, "--json", deployment=waiting)
     said = json.loads(result.stdout)
-    server_says = httpx.get(f"{waiting.url}/api/segint/v1/jobs/{job_id}").json()
+    server_says = http.get(f"{waiting.url}/api/segint/v1/jobs/{job_id}").json()
     assert said.keys() == server_says.keys()
     assert datetime.fromisoformat(said["created_at"]) == datetime.fromisoformat(server_says["created_at"])
     assert said["created_at"].endswith(("Z", "+00:00"))

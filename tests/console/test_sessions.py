@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
-import httpx
 import pytest
 
 from services.core.db import accounts
@@ -19,7 +18,7 @@ from tests.console.visitor import (
     csrf_field,
     visitor,
 )
-from tests.deployment import Deployment, wait_for
+from tests.deployment import Deployment, http, wait_for
 
 Change = Callable[[Deployment, int], None]
 
@@ -113,7 +112,7 @@ def test_a_cookie_that_the_server_did_not_sign_opens_nothing(deployment: Deploym
         "x",
         f"{payload[:-1]}.{signature}",
     ):
-        answer = httpx.get(f"{deployment.url}/admin/", headers={"Cookie": f"{SESSION_COOKIE}={forged}"})
+        answer = http.get(f"{deployment.url}/admin/", headers={"Cookie": f"{SESSION_COOKIE}={forged}"})
         assert answer.status_code == 303, forged
 
 
@@ -142,7 +141,7 @@ def test_logging_out_ends_the_session_for_whoever_has_its_cookie(deployment: Dep
         assert answer.status_code == 303
         assert not found.is_in()
     # Then the copy opens nothing
-    copy = httpx.get(f"{deployment.url}/admin/", headers={"Cookie": f"{SESSION_COOKIE}={kept}"})
+    copy = http.get(f"{deployment.url}/admin/", headers={"Cookie": f"{SESSION_COOKIE}={kept}"})
     assert copy.status_code == 303
 
 
@@ -316,7 +315,7 @@ def test_after_login_one_is_led_to_this_console_only(deployment: Deployment) -> 
 def test_without_a_secret_there_is_no_console_and_it_says_so(own_deployment: MakeDeployment) -> None:
     deployment = own_deployment().start_api()
     for path in ("/admin", "/admin/", "/admin/login", "/admin/jobs"):
-        answer = httpx.get(f"{deployment.url}{path}")
+        answer = http.get(f"{deployment.url}{path}")
         assert answer.status_code == 404
         assert "SEGINT_SESSION_SECRET" in answer.text
     assert "no console" in deployment.log_of("api").read_text()

@@ -17,7 +17,7 @@ from services.core.wire.model_input import encode_model_input
 from tests.conftest import MakeDeployment
 from tests.console.bright_model import MODEL, corner_piece, volume_of, with_bright_model
 from tests.console.viewer_app import ASSETS_VARIABLE, PREFIX
-from tests.deployment import SAMPLE_MODEL, Deployment, request_body, small_volume, wait_for
+from tests.deployment import SAMPLE_MODEL, Deployment, http, request_body, small_volume, wait_for
 from tests.slow_model import SLOW_MODEL, Gate, wait_until_running, with_slow_model
 
 GEOMETRY = Geometry(
@@ -49,7 +49,7 @@ def forgetful(new_deployment: MakeDeployment, tmp_path_factory: pytest.TempPathF
 
 
 def view(deployment: Deployment, job_id: UUID | str, path: str = "") -> httpx.Response:
-    return httpx.get(f"{deployment.at('viewer').url}{PREFIX}/jobs/{job_id}/view{path}", timeout=30)
+    return http.get(f"{deployment.at('viewer').url}{PREFIX}/jobs/{job_id}/view{path}", timeout=30)
 
 
 def segmented(deployment: Deployment, *volumes: Volume, model: str = MODEL) -> UUID:
@@ -189,20 +189,20 @@ def test_the_page_allows_no_code_but_its_own(deployment: Deployment) -> None:
 @pytest.mark.usefixtures("built_assets")
 @pytest.mark.parametrize("name", ["viewer.js", "viewer.css", "licences.txt"])
 def test_the_pages_own_files_are_sent(deployment: Deployment, name: str) -> None:
-    answer = httpx.get(f"{deployment.at('viewer').url}{PREFIX}/viewer/{name}")
+    answer = http.get(f"{deployment.at('viewer').url}{PREFIX}/viewer/{name}")
     assert answer.status_code == 200
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.parametrize("name", ["..%2Fpage.html", "%2e%2e%2fviewer.py", "viewer.py", "nothing.js", "%00.js"])
 def test_no_other_file_is_sent(deployment: Deployment, name: str) -> None:
-    answer = httpx.get(f"{deployment.at('viewer').url}{PREFIX}/viewer/{name}")
+    answer = http.get(f"{deployment.at('viewer').url}{PREFIX}/viewer/{name}")
     assert answer.status_code == 404
 
 
 def test_without_its_script_the_page_says_how_to_get_it(deployment: Deployment, tmp_path: Path) -> None:
     deployment.start_api("bare", application=APPLICATION, environment={ASSETS_VARIABLE: str(tmp_path)})
-    page = httpx.get(f"{deployment.at('bare').url}{PREFIX}/jobs/{uuid4()}/view")
+    page = http.get(f"{deployment.at('bare').url}{PREFIX}/jobs/{uuid4()}/view")
     assert "make console-assets" in page.text
 
 

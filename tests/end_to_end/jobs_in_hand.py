@@ -2,11 +2,9 @@
 
 from uuid import UUID
 
-import httpx
-
 from services.core.jobs import JobState
 from services.worker.pipeline import DECODED_PERCENT, LOADED_PERCENT
-from tests.deployment import Deployment, wait_for
+from tests.deployment import Deployment, http, wait_for
 
 
 def wait_until_decoded(deployment: Deployment, job_id: UUID) -> None:
@@ -26,5 +24,5 @@ def state_of(deployment: Deployment, job_id: UUID) -> JobState:
 
 def cancel(deployment: Deployment, job_id: UUID, model: str) -> None:
     """Ask for it as a client does."""
-    response = httpx.delete(f"{deployment.url}/api/v2/Model/{model}/segmentation/{job_id}", timeout=30)
+    response = http.delete(f"{deployment.url}/api/v2/Model/{model}/segmentation/{job_id}", timeout=30)
     assert response.is_success, response.content

@@ -1,6 +1,5 @@
 """Options, several channels and several structures through the whole service, to a workstation's result."""
 
-import httpx
 import numpy as np
 import pytest
 import torch
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 from services.core.volumes import Geometry, Volume
 from services.core.wire.model_input import encode_model_input
 from tests.conftest import MakeDeployment
-from tests.deployment import Deployment
+from tests.deployment import Deployment, http
 
 FAMILY = """{
   "CanonicalName": "Two",
@@ -80,6 +79,6 @@ def test_each_structure_of_a_model_of_two_channels_comes_back_in_its_place(deplo
     within = ((patient >= 0) & (patient <= np.array([39, 29, 19])[:, None, None, None])).all(axis=0)
     np.testing.assert_array_equal(second.mask.voxels.astype(bool), tumour & within)
     # And the time line tells of the device that had no memory
-    page = httpx.get(f"{deployment.url}/api/segint/v1/jobs/{job_id}").json()
+    page = http.get(f"{deployment.url}/api/segint/v1/jobs/{job_id}").json()
     assert [event["kind"] for event in page["events"]] == ["accepted", "claimed", "noted", "succeeded"]
     assert "The device ran out of memory" in page["events"][2]["details"]

@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import httpx
-
 from services.core.jobs import JobState
 from tests.conftest import MakeDeployment
-from tests.deployment import request_body, wait_for
+from tests.deployment import http, request_body, wait_for
 
 JOBS = "/api/v2/Model/Centered%20Orange%20Square/segmentation"
 
@@ -39,7 +37,7 @@ def test_an_api_that_starts_without_its_mount_takes_nothing_and_loses_nothing(
     wait_for(lambda: deployment.answers("lost"), "it to answer")
     lost = deployment.at("lost")
     # Then it is not ready, takes nothing, and asks for patience
-    assert httpx.get(f"{lost.url}/readyz").status_code == 503
+    assert http.get(f"{lost.url}/readyz").status_code == 503
     assert lost.post(JOBS, request_body()).status_code == 503
     assert lost.get(f"{JOBS}/{job_id}/result").status_code == 503
     skipped = "janitor skipped a round"

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import MakeDeployment
-from tests.deployment import SAMPLE_MODEL, Deployment, free_port, wait_for
+from tests.deployment import SAMPLE_MODEL, Deployment, free_port, http, wait_for
 from tests.end_to_end.test_bad_voxels import DAMAGED, body_with
 from tests.slow_model import SLOW_MODEL, Gate, sleeping, wait_until_running, with_slow_model
 
@@ -20,7 +20,7 @@ class Metrics:
     def value(self, name: str, **labels: str) -> float:
         """Of the default pool; 0 where there is none yet."""
         labels["pool"] = "default"
-        text = httpx.get(self._url, timeout=10).text
+        text = http.get(self._url, timeout=10).text
         return sum(
             sample.value
             for family in text_string_to_metric_families(text)
@@ -30,7 +30,7 @@ class Metrics:
 
     def answers(self) -> bool:
         try:
-            return httpx.get(self._url).status_code == 200
+            return http.get(self._url).status_code == 200
         except httpx.TransportError:
             return False
 

@@ -35,11 +35,16 @@ def test_each_part_is_told_and_the_model_s_own_is_the_long_one(preprocessing: di
     options = {"call": "tensor", "preprocessing": preprocessing}
     spec = ModelSpec("m", RuntimeName.PYTORCH, options=options, structures=(StructureSpec("it", "1"),), channels=("1",))
     model = EngineModel(spec, model_options(RuntimeName.PYTORCH, options), FunctionPredictor(slow))
-    for _ in range(2):
-        # When it runs, and runs again
-        heard = Heard()
+    # When it runs, and runs again
+    runs = [Heard() for _ in range(3)]
+    for heard in runs:
         segmented(spec, small_volume(), model=model, heard=heard)
-        # Then each run has its own times
+    # Then each run has its own times
+    for heard in runs:
         assert set(heard.stages) == stages
-        assert CALL_SECONDS <= heard.stages["forward"] == max(heard.stages.values())
+        assert heard.stages["forward"] >= CALL_SECONDS
         assert min(heard.stages.values()) >= 0
+    # And what the model takes is in its own part alone; the least of some runs, for a busy machine
+    least = {stage: min(heard.stages[stage] for heard in runs) for stage in stages}
+    assert max(least, key=lambda stage: least[stage]) == "forward"
+    assert least["forward"] < 2 * CALL_SECONDS

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from services.core.jobs import JobErrorCode, JobState
 from services.core.wire.refusals import decode_refusal
-from tests.deployment import PROTOBUF, request_body, wait_for
+from tests.deployment import PROTOBUF, http, request_body, wait_for
 from tests.faults.breakable import BreakableDeployment
 from tests.faults.conftest import MakeBreakable
 from tests.faults.full_volume import filled, small_volume_dir
@@ -47,7 +46,7 @@ def test_an_upload_without_room_is_507_and_leaves_nothing(site: BreakableDeploym
     body = request_body()
     with filled(site.volume_dir, leave_bytes=len(body) // 2):
         # When it is uploaded
-        response = httpx.post(
+        response = http.post(
             f"{site.url}{UPLOAD}",
             content=body if announced else iter([body[:1000], body[1000:]]),
             headers={"Content-Type": PROTOBUF, "Accept": PROTOBUF},
@@ -56,7 +55,7 @@ def test_an_upload_without_room_is_507_and_leaves_nothing(site: BreakableDeploym
         assert response.status_code == 507
         assert "free space" in decode_refusal(response.content).details
         assert site.files("segmentation") == []
-        assert httpx.get(f"{site.url}/healthz").status_code == 200
+        assert http.get(f"{site.url}/healthz").status_code == 200
     # And with room again the next one passes
     job_id = site.submit(body)
     assert site.finished(job_id).percent == 100

@@ -9,16 +9,14 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from uuid import UUID
 
-import httpx
 import psutil
 import pytest
 
 from services.core.jobs import JobState
-from tests.deployment import request_body, wait_for
+from tests.deployment import http, request_body, wait_for
 from tests.faults.breakable import BreakableDeployment
 from tests.faults.conftest import MakeBreakable
 from tests.faults.processes import freeze, frozen, kill_at_once, thaw, worker_processes
-from tests.faults.proxy import Trap
 from tests.faults.servers import FAST, IMMEDIATE
 from tests.faults.verdicts import assert_done_once, files_of, logged
 from tests.slow_model import SLOW_MODEL, Gate, sleeping, wait_until_running, with_slow_model
@@ -31,6 +29,8 @@ ANSWER_BOUND_SECONDS = 25.0
 CLAIM = ("UPDATE segmentation_job", "SKIP LOCKED")
 HEARTBEAT = ("UPDATE segmentation_job", "greatest(")
 FINISH = ("UPDATE segmentation_job", "stage_seconds=")
+TOLD = "INSERT INTO job_event"
+"""What a claim or an end that did change a job commits as well; others look and find nothing."""
 ACCEPT = ("INSERT INTO segmentation_job ",)
 """What tells the statements that matter most from others."""
 
@@ -96,7 +96,7 @@ def test_a_lost_reply_to_a_commit_loses_no_job(
     with Gate(alone) as gate:
         with frozen(worker_processes(alone, "one")):
             job_id = alone.submit(gate.request, SLOW_MODEL)
-            trap = alone.postgres_proxy.lose_reply("COMMIT", *moment)
+            trap = alone.postgres_proxy.lose_reply("COMMIT", *moment, *([] if moment is HEARTBEAT else [TOLD]))
         if moment is FINISH:
             gate.open()
         trap.wait()
@@ -184,12 +184,12 @@ def test_a_database_that_is_away_is_503_and_back_again(alone: BreakableDeploymen
             assert response.status_code == 503
             assert int(response.headers["retry-after"]) > 0
         assert set(deployment.files()) <= set(before)
-        assert httpx.get(deployment.url + "/healthz").status_code == 200
-        ready = httpx.get(deployment.url + "/readyz")
+        assert http.get(deployment.url + "/healthz").status_code == 200
+        ready = http.get(deployment.url + "/readyz")
         assert (ready.status_code, ready.json()["status"]) == (503, "unavailable")
-        assert "segint_database_up 0.0" in httpx.get(deployment.url + "/metrics").text
+        assert "segint_database_up 0.0" in http.get(deployment.url + "/metrics").text
     # When it is back, so is everything
-    wait_for(lambda: httpx.get(deployment.url + "/readyz").status_code == 200, "the API to be ready again")
+    wait_for(lambda: http.get(deployment.url + "/readyz").status_code == 200, "the API to be ready again")
     assert deployment.progress(job_id).error_text == ""
 
 
@@ -218,7 +218,9 @@ def test_a_backend_frozen_in_a_transaction_holds_up_its_own_job_alone(
 ) -> None:
     # Given a job whose success is all but committed, by a backend that freezes there
     job_id = pair.submit(sleeping(1), SLOW_MODEL)
-    trap, backend = held_at_its_success(pair, job_id)
+    trap = pair.postgres_proxy.hold("COMMIT", *FINISH, TOLD)
+    trap.wait()
+    [backend] = pair.postgres.locker_of(job_id)
     with frozen([backend]):
         pair.postgres_proxy.release(trap)
         # Then others go on, though its worker waits
@@ -232,21 +234,6 @@ def test_a_backend_frozen_in_a_transaction_holds_up_its_own_job_alone(
         wait_for(lambda: pair.get("/api/v2/Model/").status_code == 200, "the API to have its database")
         pair.finished(job_id, SLOW_MODEL)
         assert_done_once(pair, [job_id], attempt=pair.row(job_id).attempt)
-
-
-def held_at_its_success(deployment: BreakableDeployment, job_id: UUID) -> tuple[Trap, psutil.Process]:
-    """The commit of that job's success, held before it reaches its backend, and this backend.
-
-    What an earlier test left unanswered may fall into the trap first, such as a second try that finds nothing to do.
-    """
-    trap = deployment.postgres_proxy.hold("COMMIT", *FINISH)
-    while True:
-        trap.wait()
-        if backends := deployment.postgres.locker_of(job_id):
-            [backend] = backends
-            return trap, backend
-        fallen, trap = trap, deployment.postgres_proxy.hold("COMMIT", *FINISH)
-        deployment.postgres_proxy.release(fallen)
 
 
 def held_up_by(deployment: BreakableDeployment, job_id: UUID) -> int | None:

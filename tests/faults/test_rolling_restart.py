@@ -15,7 +15,7 @@ import pytest
 
 from services.core.jobs import JobState
 from services.core.wire.segmentations import decode_task
-from tests.deployment import LIMIT_SECONDS, PROTOBUF, SAMPLE_MODEL, request_body, wait_for
+from tests.deployment import LIMIT_SECONDS, PROTOBUF, SAMPLE_MODEL, http, request_body, wait_for
 from tests.faults.breakable import BreakableDeployment
 from tests.faults.conftest import MakeBreakable
 from tests.faults.verdicts import files_of
@@ -192,7 +192,7 @@ def watch(deployment: BreakableDeployment, job_id: UUID, began: threading.Event)
     """The states that the stream tells, until it ends, or is cut: a browser's EventSource asks again after either."""
     states = []
     url = f"{deployment.url}/api/segint/v1/jobs/{job_id}/events"
-    with suppress(httpx.RemoteProtocolError), httpx.stream("GET", url, timeout=LIMIT_SECONDS) as response:
+    with suppress(httpx.RemoteProtocolError), http.stream("GET", url, timeout=LIMIT_SECONDS) as response:
         for line in response.iter_lines():
             if line.startswith("data:"):
                 states.append(json.loads(line.removeprefix("data:"))["state"])

@@ -20,7 +20,7 @@ import pytest
 
 from services.client.local.postgres import LocalPostgres
 from services.client.local.redis import LocalRedis
-from tests.deployment import free_port, wait_for
+from tests.deployment import free_port, http, wait_for
 from tests.images.context import is_ignored
 from tests.images.dockerfiles import ROOT, Stage, dockerfile
 from tests.images.relay import as_port
@@ -206,7 +206,7 @@ def test_the_image_serves_as_an_unprivileged_user_from_a_root_that_is_read_only(
                 if process.poll() is not None:
                     raise AssertionError(process.communicate()[0])
                 try:
-                    return httpx.get(f"http://127.0.0.1:{port}/readyz")
+                    return http.get(f"http://127.0.0.1:{port}/readyz")
                 except httpx.TransportError:
                     return None
 
@@ -221,7 +221,7 @@ def test_the_image_serves_as_an_unprivileged_user_from_a_root_that_is_read_only(
                 app,
             )
             assert "ada" in made
-            login = httpx.get(f"http://127.0.0.1:{port}/admin/login")
+            login = http.get(f"http://127.0.0.1:{port}/admin/login")
             assert login.status_code == 200
         # and nothing of the code was changed or added
         assert files_below(root / "opt") == before

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -21,7 +20,7 @@ from services.core.db import accounts
 from services.core.db.session import Database
 from services.core.settings import Settings
 from services.core.wire.segmentations import decode_progress, decode_task
-from tests.deployment import PROTOBUF, request_body, wait_for
+from tests.deployment import PROTOBUF, http, request_body, wait_for
 from tests.local.conftest import Said, run_segint
 
 MODEL = "spine-1"
@@ -76,12 +75,12 @@ def up(data_dir: Path) -> str:
 def segmented(url: str) -> str:
     """The path of a job that has been run."""
     path = f"/api/v2/Model/{quote(MODEL)}/segmentation"
-    answer = httpx.post(f"{url}{path}", content=request_body(), headers=HEADERS)
+    answer = http.post(f"{url}{path}", content=request_body(), headers=HEADERS)
     assert answer.status_code == 200, answer.content
     path = f"{path}/{decode_task(answer.content).segmentation_id}"
 
     def verdict() -> int:
-        progress = decode_progress(httpx.get(f"{url}{path}", headers=HEADERS).content)
+        progress = decode_progress(http.get(f"{url}{path}", headers=HEADERS).content)
         assert not progress.error_text
         return progress.percent
 
@@ -91,10 +90,10 @@ def segmented(url: str) -> str:
 
 def seen_at(url: str, job: str, data_dir: Path) -> Mapping[str, object]:
     """What a restored deployment has to have in common with the one that was backed up."""
-    result = httpx.get(f"{url}{job}/result", headers=HEADERS)
+    result = http.get(f"{url}{job}/result", headers=HEADERS)
     assert result.status_code == 200, result.content
     return {
-        "catalogue": httpx.get(f"{url}/api/v2/Model/", headers=HEADERS).content,
+        "catalogue": http.get(f"{url}/api/v2/Model/", headers=HEADERS).content,
         "result": (result.content, result.headers["ETag"]),
         "accounts": segint("user", "list", "--data-dir", data_dir),
         "models": segint("models", "list", "--data-dir", data_dir),

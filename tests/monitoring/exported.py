@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
-import httpx
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.deployment import http
 
 
 @dataclass
@@ -34,6 +35,6 @@ class Exported:
 
 
 def scraped(url: str) -> str:
-    response = httpx.get(url, timeout=10)
+    response = http.get(url, timeout=10)
     assert response.status_code == 200
     return response.text

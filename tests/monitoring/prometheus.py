@@ -12,7 +12,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.deployment import free_port, wait_for
+from tests.deployment import free_port, http, wait_for
 
 NEEDS_PROMETHEUS = pytest.mark.skipif(
     shutil.which("prometheus") is None or shutil.which("promtool") is None,
@@ -28,7 +28,7 @@ class Prometheus:
 
     def asked(self, path: str, **parameters: str) -> Any:
         """What its HTTP API answers; fails where that is an error."""
-        response = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=10)
+        response = http.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=10)
         answer = response.json()
         assert answer["status"] == "success", f"{parameters}: {answer}"
         return answer["data"]
@@ -74,7 +74,7 @@ def watching(targets: Mapping[str, Sequence[str]], rules: Path, folder: Path) ->
     def ready() -> bool:
         assert process.poll() is None, (folder / "prometheus.log").read_text()
         try:
-            return httpx.get(f"http://{address}/-/ready").status_code == 200
+            return http.get(f"http://{address}/-/ready").status_code == 200
         except httpx.TransportError:
             return False
 

@@ -6,14 +6,13 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import httpx
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from services.core.db import tokens
 from services.worker.gpu_metrics import GpuMetrics
 from tests.conftest import MakeDeployment
-from tests.deployment import SAMPLE_MODEL, Deployment, free_port, request_body, wait_for
+from tests.deployment import SAMPLE_MODEL, Deployment, free_port, http, request_body, wait_for
 from tests.end_to_end.test_bad_voxels import DAMAGED, body_with
 from tests.monitoring.exported import Exported, scraped
 from tests.monitoring.files import ALERTS, ROOT, TARGET_LABELS, aggregations, alerts, all_queries, selectors
@@ -90,7 +89,7 @@ def _work(deployment: Deployment, port: int, prometheus: Prometheus | None) -> L
     assert deployment.finished(failed).error_text
     # What nobody should do: paths and models that are none
     assert deployment.post(f"/api/v2/Model/{NOT_A_MODEL}/segmentation", body).status_code == 400
-    assert httpx.get(f"{deployment.url}/no/such/path").status_code == 404
+    assert http.get(f"{deployment.url}/no/such/path").status_code == 404
     return Load(deployment, port, (*job_ids, str(failed)), JOBS * len(body) + len(damaged), prometheus)
 
 

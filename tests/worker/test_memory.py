@@ -23,7 +23,7 @@ if "child" in sys.argv and os.fork() == 0:
     sys.argv.remove("child")
     other = bytearray(b"x") * (100 * 1024**2)
 taken = bytearray(b"x") * (100 * 1024**2)
-print("ready", flush=True)
+os.write(1, b"ready\\n")  # in one piece, where print may need two
 sys.stdin.read()
 """
 
