@@ -60,8 +60,8 @@ demo: $(STAMP) ## segment a synthetic head CT (or SCAN=path) from end to end; pi
 	$(BIN)/segint demo --out demo-output $(if $(SCAN),--scan "$(SCAN)")
 
 .PHONY: test
-test: install browser test-servers ## run every test, in two processes with a PostgreSQL and a Redis each, and in a browser where there is one
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+test: install browser test-servers ## run every test, in three processes with a PostgreSQL and a Redis each, and in a browser where there is one
+	$(BIN)/python -m pytest --numprocesses=3 --dist=loadgroup --no-loadscope-reorder
 
 .PHONY: chaos
 chaos: $(STAMP) ## break everything around a busy deployment, in the order of SEED=1, for MINUTES=2; then check the books

@@ -1,12 +1,12 @@
 """Every row of the contract's refusal table, spoken over HTTP to a real server process."""
 
-import http.client
 import json
 import socket
 import struct
 import time
 import uuid
 from collections.abc import Iterator
+from http.client import HTTPConnection
 
 import httpx
 import pytest
@@ -121,7 +121,7 @@ def test_a_content_encoding_is_415(deployment: Deployment) -> None:
 
 def test_a_body_that_announces_too_much_is_413_before_it_is_read(deployment: Deployment) -> None:
     # Given a client that announces a gigabyte and has sent only its head
-    connection = http.client.HTTPConnection("127.0.0.1", deployment.port, timeout=10)
+    connection = HTTPConnection("127.0.0.1", deployment.port, timeout=10)
     connection.putrequest("POST", SUBMIT)
     connection.putheader("Content-Type", PROTOBUF)
     connection.putheader("Accept", PROTOBUF)
@@ -330,7 +330,7 @@ def test_an_upload_that_only_trickles_is_408(new_deployment: MakeDeployment) -> 
 
 
 def test_a_refused_connection_is_closed_once_the_rest_was_read_for_a_while(deployment: Deployment) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", deployment.port, timeout=10)
+    connection = HTTPConnection("127.0.0.1", deployment.port, timeout=10)
     connection.putrequest("POST", SUBMIT)
     connection.putheader("Content-Type", "text/plain")
     connection.putheader("Content-Length", "1000000")
