@@ -215,13 +215,14 @@ def _argmax(outputs: Tensor) -> tuple[Tensor, Tensor]:
     if outputs.device.type != "cpu":
         greatest, labels = outputs.max(dim=0)
         return labels, greatest
-    # Whole vectors at a time, which torch's max and argmax across the first axis are not.
-    greatest = outputs[0].clone()
-    labels = torch.zeros(greatest.shape, dtype=torch.uint8 if len(outputs) <= 2**8 else torch.int32)
-    label = torch.empty_like(labels)
+    # Whole vectors at a time, which torch's max and argmax across the first axis are not, nor comparisons to anything
+    # but their own type.
+    greatest = outputs[0].clone(memory_format=torch.contiguous_format)
+    labels = torch.zeros_like(greatest)
+    greater = torch.empty_like(greatest)
     for index, output in enumerate(outputs[1:], start=1):
-        torch.gt(output, greatest, out=label)
-        torch.maximum(labels, label.mul_(index), out=labels)
+        torch.gt(output, greatest, out=greater)
+        torch.maximum(labels, greater.mul_(index), out=labels)
         torch.maximum(greatest, output, out=greatest)
     return labels, greatest
 

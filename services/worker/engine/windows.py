@@ -22,8 +22,8 @@ from services.core.volumes import Shape
 from services.worker.engine.preprocessing import Start
 from services.worker.masks import Box
 
-SLAB_FLOATS = 2**22
-"""Summed up at once on a CPU: sixteen megabytes, whatever a patch takes. Less would cost more calls than memory."""
+SLAB_FLOATS = 2**21
+"""Summed up at once on a CPU: eight megabytes, whatever a patch takes. Less would cost more calls than memory."""
 
 Score = Callable[[Sequence[Start]], Tensor]
 """Scores (patches, outputs, depth, height, width) of the patches that begin there."""
@@ -76,8 +76,9 @@ def blended(
         patch, mode=BlendMode(blending.value), sigma_scale=0.125, device=device, dtype=torch.float32
     )
     lines = [_Line(starts[axis], patch[axis], shape[axis]) for axis in axes]
-    plane = _Plane(axes[0], lines[0], shape, carried)
-    middle, inner = _Carry(axes[1], lines[1], carried), _Carry(axes[2], lines[2], carried)
+    add = _Addition()
+    plane = _Plane(axes[0], lines[0], shape, carried, add)
+    middle, inner = _Carry(axes[1], lines[1], carried, add), _Carry(axes[2], lines[2], carried, add)
     room: Tensor | None = None
     outputs = sums = 0
     places = list(itertools.product(*(range(len(starts[axis])) for axis in axes)))
@@ -139,13 +140,33 @@ class _Line:
                 yield slice(start, min(start + thickness, part.stop))
 
 
+class _Addition:
+    """Adds sums that were kept, in whatever precision, to sums in single precision.
+
+    On a CPU torch would make a copy in single precision for every such addition, of which the fresh pages cost several
+    times what the addition does. Here one copy makes room for the next.
+    """
+
+    def __init__(self) -> None:
+        self._room: Tensor | None = None
+
+    def __call__(self, sums: Tensor, kept: Tensor) -> None:
+        """Add `kept` to `sums`, in place."""
+        if sums.device.type == "cpu" and kept.dtype != sums.dtype:
+            if self._room is None or self._room.numel() < kept.numel():
+                self._room = sums.new_empty(kept.numel())
+            kept = self._room[: kept.numel()].view(kept.shape).copy_(kept)
+        sums.add_(kept)
+
+
 class _Carry:
     """Adds up along one axis what patches overlap, and keeps what the next one adds to."""
 
-    def __init__(self, axis: int, line: _Line, carried: torch.dtype) -> None:
+    def __init__(self, axis: int, line: _Line, carried: torch.dtype, add: _Addition) -> None:
         self._axis = axis
         self._carried = carried
         self._line = line
+        self._add = add
         self._kept: dict[tuple[int, ...], Tensor] = {}
 
     def add(self, position: int, place: tuple[int, ...], block: Tensor) -> tuple[slice, Tensor]:
@@ -163,7 +184,7 @@ class _Carry:
         start = self._line.starts[position]
         kept = self._kept.get(place)
         if kept is not None:
-            _across(block, self._axis, slice(0, self._line.kept(position))).add_(kept)
+            self._add(_across(block, self._axis, slice(0, self._line.kept(position))), kept)
         if end == stop:
             self._kept.pop(place, None)
         else:
@@ -178,10 +199,11 @@ class _Carry:
 class _Plane:
     """The same along the outermost axis, where what is kept reaches across the whole grid."""
 
-    def __init__(self, axis: int, line: _Line, shape: Shape, carried: torch.dtype) -> None:
+    def __init__(self, axis: int, line: _Line, shape: Shape, carried: torch.dtype, add: _Addition) -> None:
         self._axis = axis
         self._carried = carried
         self._line = line
+        self._add = add
         self._shape = list(shape)
         self._shape[axis] = max(map(line.kept, range(len(line.starts))))
         self._kept: Tensor | None = None
@@ -205,7 +227,8 @@ class _Plane:
         kept = self._kept[tuple(where)]
         common = slice(slab.start, min(slab.stop, self._line.kept(position)))
         if common.start < common.stop:
-            _across(block, self._axis, slice(0, common.stop - common.start)).add_(_across(kept, self._axis, common))
+            part = _across(block, self._axis, slice(0, common.stop - common.start))
+            self._add(part, _across(kept, self._axis, common))
         start = self._line.starts[position]
         _, end, _ = self._line.bounds(position)
         if slab.stop <= end:
