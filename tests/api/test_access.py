@@ -325,19 +325,19 @@ def test_behind_a_proxy_the_last_address_that_it_saw_counts(
     assert asked(behind_a_proxy, "/api/ping").status_code == 401  # the proxy itself is no workstation
 
 
-def test_uvicorn_that_believes_headers_opens_no_more(new_deployment: MakeDeployment) -> None:
+def test_uvicorn_that_believes_headers_opens_no_more(own_deployment: MakeDeployment) -> None:
     # Given a server that was started without --no-proxy-headers, and so believes what comes from this machine
-    deployment = new_deployment(trusted_networks="10.1.0.0/16").start_api("api", "--proxy-headers")
+    deployment = own_deployment(trusted_networks="10.1.0.0/16").start_api("api", "--proxy-headers")
     # Then a forged address is not trusted all the same
     assert asked(deployment, "/api/ping", X_Forwarded_For="10.1.2.3").status_code == 401
 
 
 def test_who_comes_over_a_unix_socket_is_trusted_if_settings_say_so(
-    new_deployment: MakeDeployment, tmp_path_factory: pytest.TempPathFactory
+    own_deployment: MakeDeployment, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     for networks, status in (("", 401), ("unix", 200)):
         path = tmp_path_factory.mktemp("uds") / "s"
-        deployment = new_deployment(trusted_networks=networks)
+        deployment = own_deployment(trusted_networks=networks)
         deployment.start_api("api", "--uds", str(path), until_ready=False)
         wait_for(partial(_accepts, path), "the socket")
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://segint") as client:

@@ -89,8 +89,8 @@ def test_without_accept_it_is_json(deployment: Deployment) -> None:
     assert response.headers["content-type"] == "application/json"
 
 
-def test_the_label_of_protobuf_is_a_setting(new_deployment: MakeDeployment) -> None:
-    other = new_deployment(protobuf_content_type="text/html; charset=utf-8").start_api()
+def test_the_label_of_protobuf_is_a_setting(own_deployment: MakeDeployment) -> None:
+    other = own_deployment(protobuf_content_type="text/html; charset=utf-8").start_api()
     response = other.get("/ping")
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     assert pb.ApiInformation.FromString(response.content).Version
@@ -113,8 +113,8 @@ def test_credits_and_vendor_status_say_what_the_contract_says(deployment: Deploy
     assert "not for clinical use" in vendor["VendorDescriptionHtml"]
 
 
-def test_the_service_url_comes_from_the_request_without_a_setting(new_deployment: MakeDeployment) -> None:
-    other = new_deployment().start_api()
+def test_the_service_url_comes_from_the_request_without_a_setting(own_deployment: MakeDeployment) -> None:
+    other = own_deployment().start_api()
     vendor = other.get("/api/v2/VendorStatus", accept="*/*").json()
     assert vendor["SegmentationServiceUrl"].rstrip("/") == other.url
 
@@ -224,16 +224,16 @@ def test_a_chunked_upload_needs_no_length(deployment: Deployment) -> None:
 # --- Constraints ---------------------------------------------------------------------------------------------
 
 
-def test_constraints_are_recorded_by_default_and_rejected_on_request(new_deployment: MakeDeployment) -> None:
-    recording = new_deployment().import_sample().start_api()
+def test_constraints_are_recorded_by_default_and_rejected_on_request(own_deployment: MakeDeployment) -> None:
+    recording = own_deployment().import_sample().start_api()
     job_id = recording.submit()
     assert "dimensions in pixels 100×80×8 outside" in _remarks(recording, str(job_id))
-    rejecting = new_deployment(constraint_policy="reject").import_sample().start_api()
+    rejecting = own_deployment(constraint_policy="reject").import_sample().start_api()
     response = rejecting.post(f"/api/v2/Model/{quote(SAMPLE_MODEL)}/segmentation", request_body())
     assert response.status_code == 400
     assert "constraints are not met" in decode_refusal(response.content).details
     assert rejecting.files() == []
-    ignoring = new_deployment(constraint_policy="ignore").import_sample().start_api()
+    ignoring = own_deployment(constraint_policy="ignore").import_sample().start_api()
     assert _remarks(ignoring, str(ignoring.submit())) == ""
 
 
@@ -252,8 +252,8 @@ def _remarks(deployment: Deployment, job_id: str) -> str:
 # --- Feedback and telemetry ----------------------------------------------------------------------------------
 
 
-def test_feedback_is_kept_with_absent_scores_as_null(new_deployment: MakeDeployment) -> None:
-    deployment = new_deployment().start_api()
+def test_feedback_is_kept_with_absent_scores_as_null(own_deployment: MakeDeployment) -> None:
+    deployment = own_deployment().start_api()
     feedback = pb.SegmentationFeedback(
         SegmentationID="long gone", SegmentationAccepted=True, GeneralComments="<b>gut</b>"
     )
@@ -275,8 +275,8 @@ def test_feedback_is_kept_with_absent_scores_as_null(new_deployment: MakeDeploym
     assert (empty.segmentation_id, empty.accepted, empty.structure_comments) == ("", False, [])
 
 
-def test_telemetry_is_kept(new_deployment: MakeDeployment) -> None:
-    deployment = new_deployment().start_api()
+def test_telemetry_is_kept(own_deployment: MakeDeployment) -> None:
+    deployment = own_deployment().start_api()
     telemetry = pb.SegmentationTelemetry(
         SegmentationID="x",
         ModelID="1",
@@ -297,8 +297,8 @@ def test_telemetry_is_kept(new_deployment: MakeDeployment) -> None:
 
 
 @pytest.mark.parametrize("accept", [PROTOBUF, "*/*"])
-def test_a_one_shot_result_is_gone_after_it_was_sent(new_deployment: MakeDeployment, accept: str) -> None:
-    deployment = new_deployment(one_shot_results=True).import_sample().start_api().start_worker()
+def test_a_one_shot_result_is_gone_after_it_was_sent(own_deployment: MakeDeployment, accept: str) -> None:
+    deployment = own_deployment(one_shot_results=True).import_sample().start_api().start_worker()
     job_id = deployment.submit()
     deployment.finished(job_id)
     path = f"/api/v2/Model/{quote(SAMPLE_MODEL)}/segmentation/{job_id}/result"
@@ -308,9 +308,9 @@ def test_a_one_shot_result_is_gone_after_it_was_sent(new_deployment: MakeDeploym
     wait_for(lambda: not deployment.files(), "its file to be deleted")
 
 
-def test_a_one_shot_result_that_was_not_taken_whole_stays(new_deployment: MakeDeployment) -> None:
+def test_a_one_shot_result_that_was_not_taken_whole_stays(own_deployment: MakeDeployment) -> None:
     # Given a result too large for the buffers between server and client
-    deployment = new_deployment(one_shot_results=True).import_sample().start_api().start_worker()
+    deployment = own_deployment(one_shot_results=True).import_sample().start_api().start_worker()
     job_id = deployment.submit()
     assert deployment.finished(job_id).percent == 100
     [file] = (deployment.volume_dir / "results").iterdir()

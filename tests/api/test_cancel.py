@@ -66,8 +66,8 @@ def test_a_segmentation_of_another_model_is_not_cancelled(waiting: Deployment) -
     assert waiting.row(job_id).state == JobState.QUEUED
 
 
-def test_without_a_token_nothing_is_cancelled(new_deployment: MakeDeployment) -> None:
-    guarded = new_deployment(trusted_networks="").import_sample().start_api()
+def test_without_a_token_nothing_is_cancelled(own_deployment: MakeDeployment) -> None:
+    guarded = own_deployment(trusted_networks="").import_sample().start_api()
     assert cancel(guarded, uuid4()).status_code == 401
 
 

@@ -47,9 +47,9 @@ def lets_in(deployment: Deployment, content_length: int) -> bool:
     return not answered
 
 
-def test_a_full_queue_is_503_before_the_body(new_deployment: MakeDeployment) -> None:
+def test_a_full_queue_is_503_before_the_body(own_deployment: MakeDeployment) -> None:
     # Given as many waiting jobs as may wait
-    deployment = new_deployment(max_queued_jobs=3).import_sample().start_api()
+    deployment = own_deployment(max_queued_jobs=3).import_sample().start_api()
     jobs = [deployment.submit() for _ in range(3)]
     before = deployment.files()
     # When another is announced, Then it is told to come back before it sends anything
@@ -67,8 +67,8 @@ def test_a_full_queue_is_503_before_the_body(new_deployment: MakeDeployment) -> 
     assert deployment.post(SUBMIT, request_body()).status_code == 200
 
 
-def test_a_volume_without_room_is_507_before_the_body(new_deployment: MakeDeployment) -> None:
-    deployment = new_deployment(min_free_bytes=2**60).import_sample().start_api()
+def test_a_volume_without_room_is_507_before_the_body(own_deployment: MakeDeployment) -> None:
+    deployment = own_deployment(min_free_bytes=2**60).import_sample().start_api()
     for content_length in (1000, None):
         assert answer_to_head(deployment, content_length)[0] == 507
     response = deployment.post(SUBMIT, request_body())
@@ -76,15 +76,15 @@ def test_a_volume_without_room_is_507_before_the_body(new_deployment: MakeDeploy
     assert deployment.files() == []
 
 
-def test_more_than_there_is_room_for_is_507_before_the_body(new_deployment: MakeDeployment) -> None:
-    deployment = new_deployment(max_body_bytes=2 * TERABYTES).import_sample().start_api()
+def test_more_than_there_is_room_for_is_507_before_the_body(own_deployment: MakeDeployment) -> None:
+    deployment = own_deployment(max_body_bytes=2 * TERABYTES).import_sample().start_api()
     assert answer_to_head(deployment, TERABYTES)[0] == 507
     assert deployment.post(SUBMIT, request_body()).status_code == 200
 
 
-def test_uploads_count_with_what_the_others_announced(new_deployment: MakeDeployment) -> None:
+def test_uploads_count_with_what_the_others_announced(own_deployment: MakeDeployment) -> None:
     # Given an upload under way that announces all but a little of what is free
-    deployment = new_deployment(max_body_bytes=2 * TERABYTES).import_sample().start_api()
+    deployment = own_deployment(max_body_bytes=2 * TERABYTES).import_sample().start_api()
     deployment.submit()
     status = os.statvfs(deployment.volume_dir)
     free = status.f_bavail * status.f_frsize
@@ -100,8 +100,8 @@ def test_uploads_count_with_what_the_others_announced(new_deployment: MakeDeploy
 
 
 @pytest.mark.parametrize("content_length", [1000, None])
-def test_without_a_database_it_is_503_before_the_body(new_deployment: MakeDeployment, content_length: int) -> None:
-    deployment = new_deployment(database_url="postgresql://nobody@127.0.0.1:9/none")
+def test_without_a_database_it_is_503_before_the_body(own_deployment: MakeDeployment, content_length: int) -> None:
+    deployment = own_deployment(database_url="postgresql://nobody@127.0.0.1:9/none")
     deployment.start_api(until_ready=False)
     wait_for(deployment.answers, "the API to answer")
     status, headers = answer_to_head(deployment, content_length)

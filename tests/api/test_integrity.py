@@ -116,9 +116,9 @@ def test_a_damaged_result_is_never_served(deployment: Deployment, damage: str, a
     assert fetch(deployment, job_id, Range="bytes=0-3").status_code == 400
 
 
-def test_a_volume_that_is_not_mounted_fails_no_job(new_deployment: MakeDeployment) -> None:
+def test_a_volume_that_is_not_mounted_fails_no_job(own_deployment: MakeDeployment) -> None:
     # Given finished jobs, and a volume that went away
-    deployment = new_deployment(orphan_seconds=2, upload_limit_seconds=1).import_sample().start_api().start_worker()
+    deployment = own_deployment(orphan_seconds=2, upload_limit_seconds=1).import_sample().start_api().start_worker()
     job_id = finished_job(deployment)
     volume, away = deployment.volume_dir, deployment.volume_dir.with_name("away")
     volume.rename(away)
@@ -145,9 +145,9 @@ def test_a_volume_that_is_not_mounted_fails_no_job(new_deployment: MakeDeploymen
     assert fetch(deployment, job_id).status_code == 200
 
 
-def test_a_damaged_input_is_the_servers_fault_not_the_clients(new_deployment: MakeDeployment) -> None:
+def test_a_damaged_input_is_the_servers_fault_not_the_clients(own_deployment: MakeDeployment) -> None:
     # Given uploads that are damaged on the volume before a worker comes: in the voxels, in the message, at its end
-    deployment = new_deployment().import_sample().start_api()
+    deployment = own_deployment().import_sample().start_api()
     jobs = [deployment.submit(request_body(small_volume((8, 80, 100)))) for _ in range(3)]
     for job_id, position in zip(jobs, (-200, 0, None), strict=True):
         path = deployment.volume_dir / "segmentation" / f"{job_id}.pb"

@@ -66,8 +66,8 @@ def test_a_failed_job_tells_why_and_an_expired_one_is_still_told_of(waiting: Dep
     assert status(waiting, expired)["state"] == "expired"
 
 
-def test_it_asks_for_credentials_where_the_deployment_does(new_deployment: MakeDeployment) -> None:
-    guarded = new_deployment(trusted_networks="").import_sample().start_api()
+def test_it_asks_for_credentials_where_the_deployment_does(own_deployment: MakeDeployment) -> None:
+    guarded = own_deployment(trusted_networks="").import_sample().start_api()
     for suffix in ("", "/events"):
         assert http.get(f"{guarded.url}/api/segint/v1/jobs/{uuid4()}{suffix}").status_code == 401
 

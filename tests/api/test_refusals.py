@@ -244,8 +244,8 @@ def test_the_body_is_checked_before_the_model(deployment: Deployment) -> None:
     assert refusal(response, 400).summary == "Malformed message"
 
 
-def test_a_disabled_model_and_one_without_artifact_are_400(new_deployment: MakeDeployment) -> None:
-    other = new_deployment().import_sample().start_api()
+def test_a_disabled_model_and_one_without_artifact_are_400(own_deployment: MakeDeployment) -> None:
+    other = own_deployment().import_sample().start_api()
     with other.library() as library:
         library.set_enabled(SAMPLE_MODEL, False)
         bare = library.family(SAMPLE_MODEL)
@@ -315,8 +315,8 @@ def test_an_upload_that_breaks_off_leaves_nothing(deployment: Deployment) -> Non
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def test_an_upload_that_only_trickles_is_408(new_deployment: MakeDeployment) -> None:
-    other = new_deployment(upload_limit_seconds=2, upload_idle_seconds=30).import_sample().start_api()
+def test_an_upload_that_only_trickles_is_408(own_deployment: MakeDeployment) -> None:
+    other = own_deployment(upload_limit_seconds=2, upload_idle_seconds=30).import_sample().start_api()
 
     def trickle() -> Iterator[bytes]:
         for _ in range(200):

@@ -22,9 +22,9 @@ SUBMIT = "/api/v2/Model/Centered%20Orange%20Square/segmentation"
 # --- Too many uploads ----------------------------------------------------------------------------------------
 
 
-def test_one_upload_too_many_is_503_with_retry_after(new_deployment: MakeDeployment) -> None:
+def test_one_upload_too_many_is_503_with_retry_after(own_deployment: MakeDeployment) -> None:
     # Given a server that takes one upload at a time, and one that is under way
-    deployment = new_deployment(max_concurrent_uploads=1).import_sample().start_api()
+    deployment = own_deployment(max_concurrent_uploads=1).import_sample().start_api()
     body = request_body()
     head = f"POST {SUBMIT} HTTP/1.1\r\nHost: x\r\nContent-Type: {PROTOBUF}\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", deployment.port), timeout=30) as connection:
@@ -44,9 +44,9 @@ def test_one_upload_too_many_is_503_with_retry_after(new_deployment: MakeDeploym
 # --- Volume full ---------------------------------------------------------------------------------------------
 
 
-def test_a_full_volume_is_507_and_leaves_nothing(new_deployment: MakeDeployment) -> None:
+def test_a_full_volume_is_507_and_leaves_nothing(own_deployment: MakeDeployment) -> None:
     # Given a server whose kernel refuses to let files grow beyond 64 KiB
-    deployment = new_deployment().import_sample().start_api()
+    deployment = own_deployment().import_sample().start_api()
     pid = deployment.processes["api"].pid
     hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (65536, hard))
@@ -108,17 +108,17 @@ def test_a_schema_that_is_not_there_is_not_ready(
         assert "run the migrations" in ready.json()["checks"]["database"]
 
 
-def test_a_volume_that_cannot_be_written_is_not_ready(new_deployment: MakeDeployment) -> None:
-    deployment = new_deployment().start_api()
+def test_a_volume_that_cannot_be_written_is_not_ready(own_deployment: MakeDeployment) -> None:
+    deployment = own_deployment().start_api()
     (deployment.volume_dir / "segmentation").rename(deployment.volume_dir / "away")
     ready = http.get(deployment.url + "/readyz")
     assert (ready.status_code, ready.json()["checks"]["database"]) == (503, "ok")
     assert "segmentation" in ready.json()["checks"]["volume"]
 
 
-def test_a_large_upload_is_streamed_not_held(new_deployment: MakeDeployment) -> None:
+def test_a_large_upload_is_streamed_not_held(own_deployment: MakeDeployment) -> None:
     """The API's memory grows by far less than the body's 200 MB."""
-    deployment = new_deployment().import_sample().start_api()
+    deployment = own_deployment().import_sample().start_api()
     deployment.submit()
     before = _peak_kib(deployment)
     volume = small_volume((200, 512, 1024))

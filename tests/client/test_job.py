@@ -226,7 +226,7 @@ def test_it_follows_over_a_restart_of_the_api(own_deployment: MakeDeployment) ->
 
 
 @pytest.mark.parametrize("command", ["job", "cancel"])
-def test_refusals_are_one_line(waiting: Deployment, new_deployment: MakeDeployment, command: str) -> None:
+def test_refusals_are_one_line(waiting: Deployment, own_deployment: MakeDeployment, command: str) -> None:
     assert "Segmentation not found" in one_line(segint(command, uuid4(), deployment=waiting))
     assert "not the identifier" in one_line(segint(command, "nonsense", deployment=waiting))
     assert "cannot be reached" in one_line(segint(command, uuid4(), "--server", "http://127.0.0.1:9"))
@@ -235,8 +235,8 @@ def test_refusals_are_one_line(waiting: Deployment, new_deployment: MakeDeployme
     assert refused.exit_code == 1
 
 
-def test_a_token_opens_what_asks_for_it(new_deployment: MakeDeployment) -> None:
-    guarded = new_deployment(trusted_networks="").import_sample().start_api()
+def test_a_token_opens_what_asks_for_it(own_deployment: MakeDeployment) -> None:
+    guarded = own_deployment(trusted_networks="").import_sample().start_api()
     secret = guarded.new_token("workstation", "segment")
     assert "Credentials required" in one_line(segint("job", uuid4(), deployment=guarded))
     assert "Segmentation not found" in one_line(segint("job", uuid4(), "--token", secret, deployment=guarded))

@@ -118,10 +118,10 @@ def test_nobody_there_is_no_older_server() -> None:
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_ctrl_c_leaves_the_segmentation_and_says_how_to_cancel_it(
-    new_deployment: MakeDeployment, make_scan: MakeScan, tmp_path: Path, as_json: bool
+    own_deployment: MakeDeployment, make_scan: MakeScan, tmp_path: Path, as_json: bool
 ) -> None:
     # Given somebody who waits for a server where nobody works
-    deployment = new_deployment().import_sample().start_api()
+    deployment = own_deployment().import_sample().start_api()
     options = ["--model", SAMPLE_MODEL, "--server", deployment.url, "--out", str(tmp_path / "out")]
     options += ["--json"] if as_json else []
     process = subprocess.Popen(

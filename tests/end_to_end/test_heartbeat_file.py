@@ -94,29 +94,29 @@ def test_a_worker_whose_main_loop_hangs(deployment: Deployment, heartbeat: Path)
     wait_for(lambda: probe(heartbeat, SOON_SECONDS)[0] == 0, "a sign of life after that")
 
 
-def test_a_worker_without_redis_is_alive(new_deployment: MakeDeployment, tmp_path: Path) -> None:
+def test_a_worker_without_redis_is_alive(own_deployment: MakeDeployment, tmp_path: Path) -> None:
     # Given a worker whose Redis never answers, Then it is alive: to start it again would bring no Redis
     heartbeat = tmp_path / "alive"
-    made = new_deployment(heartbeat_file=heartbeat)
+    made = own_deployment(heartbeat_file=heartbeat)
     made.start_worker(module="tests.impatient_worker", environment={"SEGINT_REDIS_URL": FAR_OFF})
     wait_for(lambda: "Restarting consumer" in made.log_of("worker").read_text(), "an attempt to listen")
     wait_for(lambda: probe(heartbeat, SOON_SECONDS)[0] == 0, "a sign of life")
 
 
-def test_a_file_that_cannot_be_written_is_one_sentence(new_deployment: MakeDeployment, tmp_path: Path) -> None:
-    made = new_deployment(heartbeat_file=tmp_path / "missing" / "alive")
+def test_a_file_that_cannot_be_written_is_one_sentence(own_deployment: MakeDeployment, tmp_path: Path) -> None:
+    made = own_deployment(heartbeat_file=tmp_path / "missing" / "alive")
     made.start_worker()
     wait_for(lambda: made.processes["worker"].poll() is not None, "the worker to give up")
     assert "which cannot be written (No such file or directory)" in made.log_of("worker").read_text()
     made.processes.pop("worker")
 
 
-def test_what_an_earlier_worker_left_is_no_sign_of_life(new_deployment: MakeDeployment, tmp_path: Path) -> None:
+def test_what_an_earlier_worker_left_is_no_sign_of_life(own_deployment: MakeDeployment, tmp_path: Path) -> None:
     # Given a file as good as new, and a worker in its place that does not become ready
     heartbeat = tmp_path / "alive"
     heartbeat.write_text(f"{time.monotonic():.3f}\n", encoding="ascii")
     assert probe(heartbeat)[0] == 0
-    made = new_deployment(heartbeat_file=heartbeat)
+    made = own_deployment(heartbeat_file=heartbeat)
     made.start_worker(environment={"SEGINT_POOL_DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": ""})
     wait_for(lambda: made.processes["worker"].poll() is not None, "the worker to give up")
     # Then the probe fails
