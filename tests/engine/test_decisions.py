@@ -88,6 +88,24 @@ def test_the_background_is_never_a_structure_by_itself() -> None:
         assert masks_of(one_hot, (LIVER, SPLEEN), **options) == [[1], [2]]
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float16])
+def test_masks_with_a_background_are_understood_where_the_options_say_so(dtype: torch.dtype) -> None:
+    options = {"postprocessing": {"decision": "argmax"}}
+    assert masks_of(lambda batch: one_hot(batch, 3).to(dtype), (LIVER, SPLEEN), **options) == [[1], [2]]
+
+
+def test_there_is_room_for_the_last_of_many_labels() -> None:
+    # Given as many classes as a byte, or half precision, cannot count
+    def network(batch: Tensor) -> Tensor:
+        scores = torch.zeros((1, 3000, *batch.shape[2:]), dtype=torch.uint8)
+        scores[:, -1] = batch[:, 0] == 2
+        return scores
+
+    # Then the last one is found
+    options = {"postprocessing": {"decision": "argmax"}, "mapping": {"l": 2999, "s": 257}, "ignored_outputs": "rest"}
+    assert masks_of(network, (LIVER, SPLEEN), **options) == [[2], []]
+
+
 def test_many_structures_keep_apart() -> None:
     structures = tuple(StructureSpec(f"s{value}", str(value)) for value in range(19))
     volume = Volume(np.arange(20 * 4, dtype=np.int16).reshape(4, 4, 5) % 20, channel_id="CT")
@@ -123,6 +141,8 @@ def test_softmax_and_overlapping_structures() -> None:
     ("network", "options", "said"),
     [
         (one_hot, {}, "4 outputs for 'Liver' .*, 'Spleen' .*: output 3 without a structure. Declare"),
+        (lambda b: one_hot(b, 3).int(), {}, "3 outputs for 'Liver' .*: output 2 without a structure. .* to argmax"),
+        (lambda b: one_hot(b, 3).bool(), {}, "3 outputs for 'Liver' .*: output 2 without a structure"),
         (lambda b: one_hot(b, 1), {}, "1 output for 'Liver' .* no output for Spleen"),
         (one_hot, {"mapping": {"l": 1, "s": 9}, "ignored_outputs": "rest"}, r"'Spleen' \(9\): no output for Spleen"),
         (one_hot, {"mapping": {"l": 1, "s": 2}}, "output 3 without a structure"),

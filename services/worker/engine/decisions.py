@@ -17,6 +17,9 @@ from services.worker.masks import BITS, plane_count
 if TYPE_CHECKING:
     from services.core.model_options import ModelOptions
 
+ARGMAX_TYPES = frozenset({torch.float32, torch.float64, torch.int32, torch.int64})
+"""That hold every label below MOST_OUTPUTS."""
+
 Outputs = tuple[tuple[int, ...], ...]
 """Per structure, the outputs or labels that make it up."""
 
@@ -136,7 +139,7 @@ def decider(
     mapped = _mapped(options, structures)
     decision = wanted.decision
     if decision is Decision.AUTO:
-        decision = _usual_decision(mapped, len(structures), outputs, labels=whole_numbers and not boolean)
+        decision = _usual_decision(mapped, len(structures), outputs, whole_numbers=whole_numbers, boolean=boolean)
     threshold = wanted.threshold if wanted.decision is Decision.THRESHOLD or not whole_numbers else 0.0
     if decision is Decision.LABELS:
         if outputs != 1:
@@ -154,12 +157,16 @@ def decider(
     return Decider(decision, wanted.activation, threshold, members, False, frozenset(), tuple(structures))
 
 
-def _usual_decision(mapped: Outputs | None, structures: int, outputs: int, *, labels: bool) -> Decision:
-    if outputs == 1 and labels:
+def _usual_decision(
+    mapped: Outputs | None, structures: int, outputs: int, *, whole_numbers: bool, boolean: bool
+) -> Decision:
+    if outputs == 1 and whole_numbers and not boolean:
         return Decision.LABELS
     if mapped is not None:
         return Decision.THRESHOLD if outputs == 1 else Decision.ARGMAX
-    return Decision.ARGMAX if outputs > structures else Decision.THRESHOLD
+    # Scores have a background among them. Whole numbers are masks: a first one too many, taken for the background,
+    # would give each structure its neighbour's.
+    return Decision.ARGMAX if outputs > structures and not whole_numbers else Decision.THRESHOLD
 
 
 def _mapped(options: "ModelOptions", structures: Sequence[StructureSpec]) -> Outputs | None:
@@ -189,14 +196,17 @@ def _check_all_used(
     if not lacking and not spare:
         return
     faults = []
+    hint = ""
     if lacking:
         faults.append(f"no output for {', '.join(lacking)}")
     if spare:
         faults.append(f"{'output' if len(spare) == 1 else 'outputs'} {_listed(spare)} without a structure")
+        if not background and len(spare) == 1:
+            hint = " Where output 0 is the background, set postprocessing.decision to argmax."
     raise ModelFailed(
         f"The model returned {outputs} {'output' if outputs == 1 else 'outputs'} for "
         f"{_named(structures, members)}: {' and '.join(faults)}. Declare a structure for each output, name each "
-        "structure's output in mapping, or name the others in ignored_outputs."
+        f"structure's output in mapping, or name the others in ignored_outputs.{hint}"
     )
 
 
@@ -215,8 +225,10 @@ def _argmax(outputs: Tensor) -> tuple[Tensor, Tensor]:
     if outputs.device.type != "cpu":
         greatest, labels = outputs.max(dim=0)
         return labels, greatest
+    if outputs.dtype not in ARGMAX_TYPES:
+        outputs = outputs.float()  # exact for all others
     # Whole vectors at a time, which torch's max and argmax across the first axis are not, nor comparisons to anything
-    # but their own type.
+    # but their own type: labels are in the type of the outputs, which has to have room for them.
     greatest = outputs[0].clone(memory_format=torch.contiguous_format)
     labels = torch.zeros_like(greatest)
     greater = torch.empty_like(greatest)
