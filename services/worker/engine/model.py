@@ -32,13 +32,20 @@ class EngineModel:
     """A `LoadedModel` around a predictor."""
 
     def __init__(
-        self, spec: ModelSpec, options: "ModelOptions", predictor: Predictor, *, takes_tensor: bool = False
+        self,
+        spec: ModelSpec,
+        options: "ModelOptions",
+        predictor: Predictor,
+        *,
+        takes_tensor: bool = False,
+        single: Predictor | None = None,
     ) -> None:
         """Wrap a predictor.
 
         Args:
             options: with `call` set.
             takes_tensor: the call `array` hands the predictor a tensor, not an ndarray.
+            single: the same model in single precision, where `predictor` computes in another.
 
         Raises ModelFailed when the spec declares no structure.
         """
@@ -47,6 +54,7 @@ class EngineModel:
         self._structures = spec.structures
         self._options = options
         self._predictor = predictor
+        self._single = single
         self._takes_tensor = takes_tensor
         if options.call is Call.SLIDING_WINDOW:
             # MONAI takes seconds to import: only such a model pays for it, and while it is loaded.
@@ -116,7 +124,8 @@ class EngineModel:
     ) -> type[Exception] | None:
         """What went wrong, if something did; then what was drawn will be drawn over."""
         plane = canvas.planes[0]
-        exact = exact or self._options.call is not Call.SLIDING_WINDOW  # only patches wait in half precision
+        # Only patches wait in half precision, and only some models compute in it.
+        exact = exact or (self._options.call is not Call.SLIDING_WINDOW and self._single is None)
         decided: Decider | None = None
         try:
             for box, outputs, weights in self._outputs(data, watch, frugal=frugal, exact=exact):
@@ -142,13 +151,12 @@ class EngineModel:
         match self._options.call:
             case Call.SLIDING_WINDOW:
                 batch = 1 if frugal else self._options.inference.batch
-                carried = torch.float32 if exact else torch.float16
-                yield from self._by_patches(data, watch, batch, scores_on, carried)
+                yield from self._by_patches(data, watch, batch, scores_on, exact=exact)
             case Call.TENSOR:
                 whole = data.patch((0, 0, 0), data.grid.shape)[None]
-                yield from _unweighted(in_slabs(self._asked(whole)[0].to(scores_on)))
+                yield from _unweighted(in_slabs(self._asked(whole, exact=exact)[0].to(scores_on)))
             case Call.ARRAY:
-                yield from _unweighted(in_slabs(self._asked_as_array(data)[0]))
+                yield from _unweighted(in_slabs(self._asked_as_array(data, exact=exact)[0]))
             case Call.VOXELS:
                 from services.worker.engine.voxels import by_voxels  # noqa: PLC0415 # its features need SciPy
 
@@ -158,7 +166,7 @@ class EngineModel:
                 raise ValueError("a model that the engine is to call has to have a call")
 
     def _by_patches(
-        self, data: ModelInput, watch: Watch, batch: int, scores_on: torch.device, carried: torch.dtype
+        self, data: ModelInput, watch: Watch, batch: int, scores_on: torch.device, *, exact: bool
     ) -> Iterator[tuple[Box, Tensor, Tensor | None]]:
         inference = self._options.inference
         patch = inference.patch or data.grid.shape
@@ -169,7 +177,7 @@ class EngineModel:
 
         def score(starts: Sequence[Start]) -> Tensor:
             nonlocal done
-            outputs = self._asked(torch.stack([data.patch(start, patch) for start in starts]))
+            outputs = self._asked(torch.stack([data.patch(start, patch) for start in starts]), exact=exact)
             if not outputs.is_floating_point():
                 raise ModelFailed(
                     "The model returned whole numbers, and patches of labels cannot be blended; set the option call to "
@@ -187,16 +195,20 @@ class EngineModel:
             batch,
             score,
             scores_on,
-            carried,
+            torch.float32 if exact else torch.float16,
             lambda outputs: self._decider(outputs).decision is not Decision.ARGMAX,
         )
 
-    def _asked(self, batch: Tensor) -> Tensor:
+    def _predictor_for(self, *, exact: bool) -> Predictor:
+        return self._single if exact and self._single is not None else self._predictor
+
+    def _asked(self, batch: Tensor, *, exact: bool) -> Tensor:
         """The model's outputs for a batch, averaged over the flips."""
         total: Tensor = torch.zeros((), device=batch.device)
         shape = (batch.shape[2], batch.shape[3], batch.shape[4])
+        predictor = self._predictor_for(exact=exact)
         for axes in self._flips:
-            answer = self._predictor(batch.flip(axes) if axes else batch)
+            answer = predictor(batch.flip(axes) if axes else batch)
             outputs = outputs_of(answer, batch.shape[0], shape, self._structures)
             if len(self._flips) == 1:
                 return outputs
@@ -208,7 +220,7 @@ class EngineModel:
             total = total + outputs
         return total / len(self._flips)
 
-    def _asked_as_array(self, data: ModelInput) -> Tensor:
+    def _asked_as_array(self, data: ModelInput, *, exact: bool) -> Tensor:
         """SegInt-R's convention: the first channel in whole numbers, the model's masks or labels back."""
         [first, *_] = data.channels
         values = first.voxels
@@ -217,7 +229,7 @@ class EngineModel:
         voxels = first.scaling.apply(values.float()) if first.scaling.low is not None else values
         volume = voxels.to(torch.int32)  # a copy: the model may change it
         asked = volume if self._takes_tensor else volume.cpu().numpy()
-        outputs = outputs_of(self._predictor(asked), 1, data.grid.shape, self._structures)
+        outputs = outputs_of(self._predictor_for(exact=exact)(asked), 1, data.grid.shape, self._structures)
         if outputs.shape[1] != len(self._structures) or self._options.mapping:
             return outputs  # labels
         if outputs.is_floating_point():

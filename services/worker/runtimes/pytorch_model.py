@@ -71,10 +71,12 @@ def load(spec: ModelSpec, options: ModelOptions) -> EngineModel:
         network = network.to(device).eval()
     if device.type == "cuda" and options.call is not Call.ARRAY and form is not ArtifactForm.EXPORTED:
         network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # torch's own gap
-    predictor = TorchPredictor(network, device, precision_of(options, device))
+    precision = precision_of(options, device)
+    predictor = TorchPredictor(network, device, precision)
+    single = None if precision is torch.float32 else TorchPredictor(network, device, torch.float32)
     # TorchScript and exported programs know no ndarray.
     takes_tensor = form in {ArtifactForm.TORCHSCRIPT, ArtifactForm.EXPORTED}
-    return EngineModel(spec, options, predictor, takes_tensor=takes_tensor)
+    return EngineModel(spec, options, predictor, takes_tensor=takes_tensor, single=single)
 
 
 def _from_state_dict(state: StateDict, module: ModuleType | None, spec: ModelSpec, options: ModelOptions) -> nn.Module:
