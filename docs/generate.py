@@ -3,9 +3,12 @@
 With --check, only compare.
 """
 
+import ast
+import inspect
 import re
 import sys
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +16,7 @@ from chart_values import values_table
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from services.core.checked_options import FOR_BUNDLES
 from services.core.model_choices import Activation, Blending, Call, Decision, Normalisation, Precision
 from services.core.model_options import (
     CALLS,
@@ -28,6 +32,7 @@ from services.core.settings import Settings
 ROOT = Path(__file__).resolve().parent.parent
 CHOICES = {"call": Call, "normalisation": Normalisation, "blending": Blending, "precision": Precision}
 CHOICES |= {"activation": Activation, "decision": Decision}
+FEATURES = ROOT / "services" / "worker" / "engine" / "features.py"
 SECTIONS: dict[str, tuple[type[BaseModel], set[str]]] = {
     "": (ModelOptions, {"preprocessing", "inference", "postprocessing"}),
     "preprocessing": (Preprocessing, set()),
@@ -63,6 +68,11 @@ def options_tables() -> str:
             if name not in inner:
                 parts.append(f"| `{name}` | {shown_default(field)} | {field.description}{_choices(name, field)} |")
         parts.append("")
+        for name, field in model.model_fields.items():
+            if _is_choice(name, field):
+                parts += [f"| `{name}` | is |", "|---|---|"]
+                parts += [f"| `{value}` | {meaning} |" for value, meaning in _meanings(CHOICES[name]).items()]
+                parts.append("")
     parts += ["### By channel, by structure", ""]
     for where, model in (("preprocessing.channels", ChannelPreprocessing), ("postprocessing.structures", Cleanup)):
         names = ", ".join(f"`{name}`" for name in model.model_fields)
@@ -73,18 +83,44 @@ def options_tables() -> str:
     parts += ["### Calls", "", "| runtime | calls, its own first |", "|---|---|"]
     for runtime, calls in CALLS.items():
         parts.append(f"| `{runtime}` | {', '.join(f'`{call}`' for call in calls) or 'does everything by itself'} |")
+    parts += ["", "### Features", "", _feature_table(), "", "### Of a bundle", ""]
+    parts.append(
+        "A `monai_bundle` takes " + ", ".join(f"`{name}`" for name in sorted(FOR_BUNDLES)) + ", and no others."
+    )
     return "\n".join(parts)
 
 
 def _choices(name: str, field: FieldInfo) -> str:
-    choice: Any = CHOICES.get(name)
-    if choice is None or not _is_choice(field.annotation, choice):
+    if not _is_choice(name, field):
         return ""
-    return " One of " + ", ".join(f"`{value.value}`" for value in choice) + "."
+    return " One of " + ", ".join(f"`{value.value}`" for value in CHOICES[name]) + "."
 
 
-def _is_choice(annotation: Any, choice: type[Enum]) -> bool:
-    return annotation is choice or choice in get_args(annotation)
+def _is_choice(name: str, field: FieldInfo) -> bool:
+    choice: Any = CHOICES.get(name)
+    return choice is not None and (field.annotation is choice or choice in get_args(field.annotation))
+
+
+def _meanings(choice: type[Enum]) -> dict[str, str]:
+    """What stands under each member in the code, by its value: Python itself keeps no docstring of a member."""
+    members: list[Any] = ast.parse(inspect.getsource(choice)).body[0].body  # type: ignore[attr-defined]  # a class has
+    meanings = {}
+    for member, below in pairwise([*members, ast.Pass()]):
+        match member, below:
+            case ast.Assign(value=ast.Constant(value=value)), ast.Expr(value=ast.Constant(value=str(text))):
+                meanings[value] = " ".join(text.split())
+            case ast.Assign(value=ast.Constant(value=value)), _:
+                raise SystemExit(f"{choice.__name__} does not say what {value!r} is; write it below the member.")
+    return meanings
+
+
+def _feature_table() -> str:
+    """As the module that computes them has it; read, not imported, because it needs SciPy and PyTorch."""
+    said = ast.get_docstring(ast.parse(FEATURES.read_text(encoding="utf-8"))) or ""
+    rows = [line for line in said.splitlines() if line.startswith("|")]
+    if not rows:
+        raise SystemExit(f"{FEATURES.relative_to(ROOT)} has no table of features in its docstring any more.")
+    return "\n".join(rows)
 
 
 BLOCKS = {

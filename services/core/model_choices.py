@@ -15,55 +15,70 @@ class Call(StrEnum):
     """How a model is called."""
 
     ARRAY = "array"
-    """SegInt-R's convention: one int32 array (depth, height, width) of the first channel in, the same shape out."""
+    """As SegInt-R had it. In: the first channel as one int32 array (depth, height, width); a tensor of it for
+    TorchScript and torch.export. Out: the same shape, non-zero where the structure is; for several structures
+    (structures, depth, height, width). One array for several structures, or with a `mapping`, holds labels."""
     TENSOR = "tensor"
-    """float32 (1, channels, depth, height, width) in, (1, outputs, depth, height, width) or a label map out."""
+    """In: the whole volume as float32 (1, channels, depth, height, width). Out: scores (1, outputs, depth, height,
+    width), or a label map of whole numbers (1, depth, height, width). TensorFlow and Keras have channels last: (1,
+    depth, height, width, channels) in, (1, depth, height, width, outputs) out."""
     SLIDING_WINDOW = "sliding_window"
-    """The same, patch by patch."""
+    """The same, patch by patch: `batch` on the first axis instead of 1, and the lengths of `patch` as depth, height,
+    width. Scores only: patches of labels cannot be blended."""
     VOXELS = "voxels"
-    """float32 (voxels, features) in, a label or one score per output for each voxel out."""
+    """In: float32 (voxels, features). Out: a label for each voxel, (voxels,), or scores of labels, (voxels, labels)."""
 
 
 class Normalisation(StrEnum):
     NONE = "none"
     """Values stay as they are, after the window."""
     UNIT_RANGE = "unit_range"
-    """The window, or the volume's least and greatest value, becomes 0 to 1."""
+    """(value - low) / (high - low): the window's edges, or without a window the volume's least and greatest value."""
     Z_SCORE = "z_score"
-    """Less the volume's own mean, over its own standard deviation, both after the window."""
+    """(value - m) / s, with mean m and standard deviation s of all voxels of this volume, after the window."""
     MEAN_STD = "mean_std"
-    """Less `mean`, over `std`: what the training data had."""
+    """(value - `mean`) / `std`, with the two options: what the training data had."""
 
 
 class Blending(StrEnum):
     GAUSSIAN = "gaussian"
-    """A patch counts most in its middle."""
+    """A patch counts most in its middle: a Gaussian, its standard deviation an eighth of the patch's length."""
     CONSTANT = "constant"
+    """All voxels of a patch count alike."""
 
 
 class Precision(StrEnum):
     AUTO = "auto"
     """float16 on a GPU, float32 on a CPU."""
     FLOAT32 = "float32"
+    """Single precision everywhere: no autocast."""
     FLOAT16 = "float16"
+    """Half precision, where autocast finds it safe."""
     BFLOAT16 = "bfloat16"
+    """The range of float32 with fewer digits, where autocast finds it safe."""
 
 
 class Activation(StrEnum):
     NONE = "none"
+    """Scores stay as they are."""
     SIGMOID = "sigmoid"
+    """1 / (1 + exp(-score)), each output for itself: for logits of structures that may overlap."""
     SOFTMAX = "softmax"
+    """exp(score) / sum of exp(score) over all outputs of the voxel."""
 
 
 class Decision(StrEnum):
     AUTO = "auto"
-    """Whole numbers are labels; more outputs than structures are `argmax`; as many are `threshold`."""
+    """One output of whole numbers is `labels`. Else more outputs than structures are `argmax`, as many are `threshold`;
+    with a `mapping`, one output is `threshold` and several are `argmax`."""
     ARGMAX = "argmax"
-    """A voxel belongs to the output with the greatest score; output 0 is the background unless it is mapped."""
+    """A voxel belongs to the output with the greatest score. Output 0 is the background, unless it is mapped or
+    there are just as many outputs as structures."""
     THRESHOLD = "threshold"
     """Each output for itself: above `threshold` is in the structure."""
     LABELS = "labels"
-    """The values themselves are labels; 0 is the background."""
+    """The values themselves are labels; 0 is the background. Without a `mapping`, any other is the one structure of a
+    model that has one."""
 
 
 def split_feature(feature: str) -> tuple[str, float]:

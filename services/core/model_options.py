@@ -115,7 +115,11 @@ class Inference(Section):
         description="auto, cpu, cuda or cuda:N. `auto` is a GPU where there is one, and the CPU for `call: array`. A "
         "GPU that is asked for and not there is an error.",
     )
-    precision: Precision = Field(Precision.AUTO, description="Of the network's arithmetic (PyTorch's autocast).")
+    precision: Precision = Field(
+        Precision.AUTO,
+        description="Of a PyTorch network's arithmetic (autocast), for `tensor` and `sliding_window`. An ONNX, "
+        "TensorFlow or Keras model has that of its export: leave it out.",
+    )
     patch: tuple[int, int, int] | None = Field(
         None, description="[depth, height, width] of a patch in voxels, for `sliding_window`."
     )
@@ -152,9 +156,16 @@ class Cleanup(Section):
 class Postprocessing(Cleanup):
     """From the model's answer to masks."""
 
-    activation: Activation = Field(Activation.NONE, description="Applied to scores before the decision.")
+    activation: Activation = Field(
+        Activation.NONE,
+        description="Applied to scores before `threshold`, after patches and flips were averaged; no argmax needs it.",
+    )
     decision: Decision = Field(Decision.AUTO, description="How scores become masks.")
-    threshold: float = Field(0.5, description="For `threshold`, after the activation.")
+    threshold: float = Field(
+        0.5,
+        description="For `threshold`: what a score has to be above, after the activation. For logits set `activation: "
+        "sigmoid`, or `threshold: 0`.",
+    )
     structures: dict[str, Cleanup] = Field(
         {}, description="By structure ID or name: what a structure gets that is not like the others."
     )

@@ -20,6 +20,15 @@ def code_block_after(words: str, language: str) -> str:
     return found.group(1)
 
 
+def test_the_readme_s_network_takes_its_input_to_where_its_weights_are(tmp_path: Path) -> None:
+    # Given the network on a device other than the CPU: torch's meta device, which every machine has
+    module = tmp_path / "spine.py"
+    module.write_text(code_block_after("`spine.py`:", "python"))
+    network = runpy.run_path(str(module))["Spine"]().to("meta")
+    # When it is called with an array, then it computes on that device
+    assert network(small_volume((4, 5, 6)).voxels.astype("int32")).device.type == "meta"
+
+
 def test_the_readme_s_model_can_be_imported_attached_and_run(own_deployment: MakeDeployment, tmp_path: Path) -> None:
     # Given the three files as the README shows them
     module = tmp_path / "spine.py"
