@@ -1,5 +1,6 @@
 """Real PostgreSQL and Redis for the whole run; a database, a queue and a volume of its own for each test or module."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,11 @@ from services.core.settings import Settings
 from tests.deployment import Deployment
 
 TEMPLATE = "segint_template"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A run that a shell put in the background ignores it, and so would every process that the tests send one to.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 MakeDeployment = Callable[..., Deployment]
 
 

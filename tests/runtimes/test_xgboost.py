@@ -14,7 +14,7 @@ from sklearn.model_selection import train_test_split
 
 from services.core.errors import ModelFailed
 from tests.runtimes.artifacts_voxels import FEATURES, booster, labels_of, levels, saved, spec_of, training
-from tests.runtimes.running import loaded, segmented
+from tests.runtimes.running import Heard, loaded, segmented
 from tests.runtimes.test_sklearn import unseen
 from tests.runtimes.whole_features import whole_features
 
@@ -98,6 +98,11 @@ def test_a_gpu_that_xgboost_does_not_find_is_an_error(tmp_path: Path, monkeypatc
     monkeypatch.setattr(xgboost_model, "device_of", lambda options: torch.device("cuda"))
     with pytest.raises(ModelFailed, match="this XGBoost was built without CUDA; install the package xgboost instead"):
         loaded(spec)
+    # Where none was asked for, each run says why it has the CPU
+    heard = Heard()
+    usual = spec_of(saved(tmp_path, booster()), "xgboost")
+    segmented(usual, np.zeros((3, 4, 5), np.int16), model=loaded(usual), heard=heard)
+    assert "built without CUDA" in "".join(heard.notes)
     # Or one with CUDA that cannot use the GPU
     monkeypatch.setattr(xgboost, "build_info", lambda: {"USE_CUDA": True})
     with pytest.raises(ModelFailed, match="XGBoost finds no GPU for the device 'cuda'; set the option"):

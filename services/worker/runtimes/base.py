@@ -5,6 +5,7 @@ Arrays have shape (depth, height, width), C order. A runtime is a module that ho
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from services.core.catalogue import InputChannel, Structure
@@ -31,6 +32,18 @@ class LoadedModel(Protocol):
         Raises ModelFailed when the model returns what is not a mask; what the model itself raises passes through.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class NotedModel:
+    """A model with something to know about each of its runs."""
+
+    model: LoadedModel
+    sentence: str
+
+    def segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> StageSeconds:
+        watch.note(self.sentence)
+        return self.model.segment(volumes, masks, watch)
 
 
 class Runtime(Protocol):

@@ -3,6 +3,7 @@
 Imports torch first, whose wheel brings the CUDA libraries that ONNX Runtime looks for. Only a host imports this.
 """
 
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,9 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 
 INPUT_TYPES = {"tensor(float)": (torch.float32, np.float32), "tensor(float16)": (torch.float16, np.float16)}
+
+OUT_OF_MEMORY = re.compile(r"[Ff]ailed to allocate memory|out of memory|CUDA failure 2\b")
+"""What ONNX Runtime's arena, and CUDA below it, say."""
 
 ERRORS_ONLY = 3
 """Severity of ONNX Runtime's own log; its warnings are for those who write exporters."""
@@ -78,7 +82,13 @@ class OnnxPredictor:
             # ONNX Runtime computes on a stream of its own: the values have to be there, and the last answer, whose
             # memory it may now use again, has to be read.
             torch.cuda.current_stream(self.device).synchronize()
-        self._session.run_with_iobinding(binding, self._run_options)
+        try:
+            self._session.run_with_iobinding(binding, self._run_options)
+        except Exception as error:
+            # Its exceptions have no common class of their own, and none for this.
+            if OUT_OF_MEMORY.search(str(error)):
+                raise torch.OutOfMemoryError(str(error)) from error
+            raise
         binding.synchronize_outputs()
         answers = [_as_tensor(value) for value in binding.get_outputs_as_ortvaluevector()]
         return dict(zip(self._named, answers, strict=True)) if self._named else answers[0]

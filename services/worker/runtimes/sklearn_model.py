@@ -21,11 +21,8 @@ from services.core.errors import ModelFailed
 from services.core.model_choices import Decision
 from services.core.model_options import ModelOptions
 from services.core.model_spec import ModelSpec
-from services.core.volumes import Volume
 from services.worker.engine.model import EngineModel
-from services.worker.masks import Masks
-from services.worker.model_stages import StageSeconds
-from services.worker.runtimes.base import LoadedModel
+from services.worker.runtimes.base import LoadedModel, NotedModel
 from services.worker.runtimes.sklearn_artifact import read_classifier
 from services.worker.runtimes.voxel_labels import (
     check_classes,
@@ -36,7 +33,6 @@ from services.worker.runtimes.voxel_labels import (
     wants_labels,
 )
 from services.worker.thread_limit import thread_count
-from services.worker.watch import Watch
 
 ROWS_OF_A_THREAD = 2**12
 """Fewer are not worth a thread."""
@@ -77,18 +73,6 @@ class SklearnPredictor:
         spread = np.zeros((len(rows), int(self.labels.max()) + 1), probabilities.dtype)
         spread[:, self.labels] = probabilities
         return spread
-
-
-@dataclass(frozen=True, slots=True)
-class NotedModel:
-    """A model with something to know about each of its runs."""
-
-    model: LoadedModel
-    sentence: str
-
-    def segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> StageSeconds:
-        watch.note(self.sentence)
-        return self.model.segment(volumes, masks, watch)
 
 
 def load(spec: ModelSpec, options: ModelOptions) -> LoadedModel:

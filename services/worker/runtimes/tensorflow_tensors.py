@@ -5,7 +5,8 @@ Imports TensorFlow, so only a host that runs it imports this.
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -64,9 +65,14 @@ def _no_gpu(wanted: str) -> ModelFailed:
     )
 
 
-def placed(device: torch.device) -> Any:
-    """A context in which TensorFlow computes on that device."""
-    return tf.device("/CPU:0" if device.type == "cpu" else f"/GPU:{device.index or 0}")
+@contextmanager
+def placed(device: torch.device) -> Iterator[None]:
+    """A context in which TensorFlow computes on that device, and runs out of memory as torch does."""
+    try:
+        with tf.device("/CPU:0" if device.type == "cpu" else f"/GPU:{device.index or 0}"):
+            yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise torch.OutOfMemoryError(str(error)) from error
 
 
 def compiled(function: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -19,6 +19,7 @@ from services.core.model_options import ModelOptions
 from services.core.model_spec import ModelSpec
 from services.worker.engine.devices import device_of
 from services.worker.engine.model import EngineModel
+from services.worker.runtimes.base import LoadedModel, NotedModel
 from services.worker.runtimes.ubjson import check_ubjson
 from services.worker.runtimes.voxel_labels import (
     check_column_count,
@@ -63,7 +64,7 @@ class XGBoostPredictor:
         return answer if self.scores else answer.argmax(axis=1)
 
 
-def load(spec: ModelSpec, options: ModelOptions) -> EngineModel:
+def load(spec: ModelSpec, options: ModelOptions) -> LoadedModel:
     """The classifier of `spec`. Raises ModelFailed when the file or an option of it cannot work."""
     if spec.artifact is None:
         raise ModelFailed("The model has no model file; attach one written by save_model, as .json or .ubj.")
@@ -84,7 +85,7 @@ def load(spec: ModelSpec, options: ModelOptions) -> EngineModel:
     # The round at which early stopping found it best, as XGBClassifier has it.
     best = booster.attr("best_iteration")
     trees = (0, 0) if best is None else (0, int(best) + 1)
-    on_gpu = _on_its_device(booster, options)
+    on_gpu, note = _on_its_device(booster, options)
     scores = objective != "multi:softmax" and not wants_labels(options)
     in_place = not on_gpu and learner["gradient_booster"]["name"] != "gblinear"
     predictor = XGBoostPredictor(booster, objective, trees, scores, in_place)
@@ -94,7 +95,7 @@ def load(spec: ModelSpec, options: ModelOptions) -> EngineModel:
         predictor(np.zeros((1, len(columns)), np.float32))
     if on_gpu:
         _check_still_on_gpu(booster, options)
-    return model
+    return model if note is None else NotedModel(model, note)
 
 
 def _read(path: Path) -> Any:
@@ -123,18 +124,26 @@ def _read(path: Path) -> Any:
     return booster
 
 
-def _on_its_device(booster: Any, options: ModelOptions) -> bool:
-    """Tell the booster where to compute; whether that is a GPU. Raises ModelFailed when it is not to be had."""
+def _on_its_device(booster: Any, options: ModelOptions) -> tuple[bool, str | None]:
+    """Tell the booster where to compute: whether that is a GPU, and what is to be said where one is there unused.
+
+    Raises ModelFailed when the device that was asked for is not to be had.
+    """
     device = device_of(options)
+    note = None
     if device.type == "cuda" and not xgboost.build_info().get("USE_CUDA"):
         if options.inference.device != "auto":
             raise ModelFailed(
                 f"The device {options.inference.device!r} is there, but this XGBoost was built without CUDA; install "
                 "the package xgboost instead of xgboost-cpu, or set the option inference.device to cpu."
             )
+        note = (
+            f"The model runs on the CPU beside the device {str(device)!r}, because this XGBoost was built without "
+            "CUDA; the package xgboost instead of xgboost-cpu would use it."
+        )
         device = torch.device("cpu")
     booster.set_param({"device": str(device)})
-    return device.type == "cuda"
+    return device.type == "cuda", note
 
 
 def _check_still_on_gpu(booster: Any, options: ModelOptions) -> None:

@@ -1,0 +1,73 @@
+"""Libraries that run out of memory get the same second chance as PyTorch: patch by patch, noted in the time line."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from services.core.errors import ModelFailed
+from services.core.model_spec import ModelSpec
+from tests.runtimes import artifacts_onnx, artifacts_tensorflow
+from tests.runtimes.running import Heard, segmented
+
+TOO_MUCH = 2**19
+"""Squared, how many floats a graph asks for beside each patch of a batch but the first: a terabyte."""
+BY_TWO: dict[str, Any] = {
+    "call": "sliding_window",
+    "inference": {"patch": [4, 4, 4], "overlap": 0.0, "batch": 2, "device": "cpu"},
+}
+
+
+def onnx_graph(folder: Path, patches_at_once: int) -> ModelSpec:
+    """A graph that finds room for so many patches."""
+    steps = [
+        helper.make_node("Shape", ["image"], ["count"], start=0, end=1),
+        helper.make_node("Constant", [], ["room"], value_ints=[patches_at_once]),
+        helper.make_node("Sub", ["count", "room"], ["rest"]),
+        helper.make_node("Constant", [], ["side"], value_ints=[TOO_MUCH]),
+        helper.make_node("Mul", ["rest", "side"], ["rows"]),
+        helper.make_node("Constant", [], ["none"], value_ints=[0]),
+        helper.make_node("Max", ["rows", "none"], ["height"]),
+        helper.make_node("Concat", ["height", "side"], ["shape"], axis=0),
+        helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+        helper.make_node("ReduceSum", ["zeros"], ["zero"], keepdims=0),
+        helper.make_node("Add", ["scores", "zero"], ["answer"]),
+    ]
+    model = artifacts_onnx.graph(artifacts_onnx.pass_through(1), after=steps, outputs=[("answer", TensorProto.FLOAT)])
+    return artifacts_onnx.onnx_spec(artifacts_onnx.saved(folder, model), options=BY_TWO)
+
+
+def saved_model(folder: Path, patches_at_once: int) -> ModelSpec:
+    """The same as a SavedModel."""
+    tf = artifacts_tensorflow.tensorflow()
+
+    class Greedy(tf.Module):  # type: ignore[misc] # untyped there
+        @tf.function(input_signature=[tf.TensorSpec([None, None, None, None, 1], tf.float32)])
+        def serve(self, image: Any) -> Any:
+            rows = tf.maximum(tf.shape(image, tf.int64)[0] - patches_at_once, 0) * TOO_MUCH
+            return image + tf.reduce_sum(tf.fill([rows, TOO_MUCH], 0.0))
+
+    model = Greedy()
+    archive = artifacts_tensorflow.saved_model_zip(folder, model, signatures={"serving_default": model.serve})
+    return artifacts_tensorflow.tensorflow_spec(archive, options=BY_TWO)
+
+
+@pytest.mark.parametrize("make", [onnx_graph, saved_model])
+def test_a_second_run_is_done_patch_by_patch(make: Callable[[Path, int], ModelSpec], tmp_path: Path) -> None:
+    # Given a model that finds room for one patch at a time
+    spec, heard = make(tmp_path, 1), Heard()
+    voxels = np.arange(-256, 256, dtype=np.int16).reshape(8, 8, 8)
+    # When it is called with two
+    (mask,) = segmented(spec, voxels, heard=heard)
+    # Then it gets them one after the other
+    np.testing.assert_array_equal(mask, voxels > 0)
+    assert [note.partition(";")[0] for note in heard.notes] == ["The device ran out of memory"]
+
+
+@pytest.mark.parametrize("make", [onnx_graph, saved_model])
+def test_a_model_without_room_for_one_patch_says_so(make: Callable[[Path, int], ModelSpec], tmp_path: Path) -> None:
+    with pytest.raises(ModelFailed, match="needs more memory than its device has, even one patch at a time"):
+        segmented(make(tmp_path, 0), np.zeros((8, 8, 8), np.int16))
