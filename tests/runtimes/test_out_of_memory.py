@@ -44,8 +44,8 @@ def saved_model(folder: Path, patches_at_once: int) -> ModelSpec:
     """The same as a SavedModel."""
     tf = artifacts_tensorflow.tensorflow()
 
-    class Greedy(tf.Module):  # type: ignore[misc] # untyped there
-        @tf.function(input_signature=[tf.TensorSpec([None, None, None, None, 1], tf.float32)])
+    class Greedy(tf.Module):  # type: ignore[misc,name-defined]  # TensorFlow has no types
+        @tf.function(input_signature=[tf.TensorSpec([None] * 4 + [1], tf.float32)])  # type: ignore[untyped-decorator]
         def serve(self, image: Any) -> Any:
             rows = tf.maximum(tf.shape(image, tf.int64)[0] - patches_at_once, 0) * TOO_MUCH
             return image + tf.reduce_sum(tf.fill([rows, TOO_MUCH], 0.0))
