@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xgboost
 from sklearn.model_selection import train_test_split
 
@@ -85,22 +86,31 @@ def test_threads_are_those_of_the_environment(
     assert int(config["learner"]["generic_param"]["nthread"]) == threads
 
 
-def test_a_gpu_that_xgboost_does_not_find_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """XGBoost itself goes on with the CPU."""
-    from services.worker.runtimes import xgboost_model
+WITHOUT_CUDA = pytest.mark.skipif(xgboost.build_info().get("USE_CUDA", False), reason="XGBoost has CUDA here")
 
-    if xgboost.build_info().get("USE_CUDA"):
-        pytest.skip("this XGBoost may find one")
-    import torch
 
-    spec = spec_of(saved(tmp_path, booster()), "xgboost", options={"inference": {"device": "cuda"}})
-    # Given a machine with a GPU and an XGBoost without CUDA
-    monkeypatch.setattr(xgboost_model, "device_of", lambda options: torch.device("cuda"))
-    with pytest.raises(ModelFailed, match="this XGBoost was built without CUDA; install the package xgboost instead"):
+@WITHOUT_CUDA
+@pytest.mark.parametrize("wanted", ["auto", "cuda"])
+def test_a_gpu_that_the_worker_has_is_not_passed_over(
+    wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`auto` means the worker's GPU, as PyTorch sees it; the CPU in its place would be slower, unnoticed."""
+    monkeypatch.setattr("services.worker.runtimes.xgboost_model.device_of", lambda _: torch.device("cuda:0"))
+    spec = spec_of(saved(tmp_path, booster()), "xgboost", options={"inference": {"device": wanted}})
+    with pytest.raises(ModelFailed, match=r"'cuda:0' is there, but this XGBoost was built .*inference\.device to cpu"):
         loaded(spec)
-    # Or one with CUDA that cannot use the GPU
+
+
+@WITHOUT_CUDA
+@pytest.mark.parametrize("wanted", ["auto", "cuda"])
+def test_a_gpu_that_xgboost_does_not_find_is_an_error(
+    wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where it has CUDA and the driver is too old for it: XGBoost itself goes on with the CPU."""
+    monkeypatch.setattr("services.worker.runtimes.xgboost_model.device_of", lambda _: torch.device("cuda:0"))
     monkeypatch.setattr(xgboost, "build_info", lambda: {"USE_CUDA": True})
-    with pytest.raises(ModelFailed, match="XGBoost finds no GPU for the device 'cuda'; set the option"):
+    spec = spec_of(saved(tmp_path, booster()), "xgboost", options={"inference": {"device": wanted}})
+    with pytest.raises(ModelFailed, match=f"XGBoost finds no GPU for the device '{wanted}'; set the option"):
         loaded(spec)
 
 

@@ -124,15 +124,16 @@ def _read(path: Path) -> Any:
 
 
 def _on_its_device(booster: Any, options: ModelOptions) -> bool:
-    """Tell the booster where to compute; whether that is a GPU. Raises ModelFailed when it is not to be had."""
+    """Tell the booster where to compute; whether that is a GPU.
+
+    Raises ModelFailed when XGBoost cannot use it: on a worker with a GPU nothing runs on the CPU unasked.
+    """
     device = device_of(options)
     if device.type == "cuda" and not xgboost.build_info().get("USE_CUDA"):
-        if options.inference.device != "auto":
-            raise ModelFailed(
-                f"The device {options.inference.device!r} is there, but this XGBoost was built without CUDA; install "
-                "the package xgboost instead of xgboost-cpu, or set the option inference.device to cpu."
-            )
-        device = torch.device("cpu")
+        raise ModelFailed(
+            f"The device '{device}' is there, but this XGBoost was built without CUDA; install the package xgboost "
+            "instead of xgboost-cpu, or set the option inference.device to cpu."
+        )
     booster.set_param({"device": str(device)})
     return device.type == "cuda"
 
