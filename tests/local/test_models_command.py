@@ -1,6 +1,7 @@
 """`segint models` on a catalogue, through the environment of an administrator."""
 
 import contextlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,21 @@ def test_a_model_is_tried_before_clients_see_it(with_sample: Administrator, tmp_
     assert (answer["published"], answer["runtime"]) == (True, "pytorch")
     assert answer["check"]["load_seconds"] > 0
     assert answer["check"]["memory_bytes"] > 2**20
+
+
+def test_the_peak_of_a_gpu_is_told_beside_the_memory(with_sample: Administrator, tmp_path: Path) -> None:
+    # Given a network whose process tells of a GPU, as there is none here
+    weights, module = network(tmp_path, "volume > 0")
+    plain = module.read_text(encoding="utf-8")
+    module.write_text(f"{plain}import sys\nsys.modules['__main__'].peak_device_bytes = lambda: 3 * 2**20\n", "utf-8")
+    attach = ("attach", MODEL, "--runtime", "pytorch", "--file", weights, "--module", module)
+    # When it is tried, Then its peak is told, to people and to programs
+    assert re.search(r"takes \d+ MiB and 3 MiB of the GPU\.", " ".join(with_sample(*attach).err.split()))
+    assert with_sample(*attach, "--json").json()["check"]["device_bytes"] == 3 * 2**20
+    # And of a network that uses none, nothing is said of one
+    module.write_text(plain, encoding="utf-8")
+    assert re.search(r"takes \d+ MiB\.", " ".join(with_sample(*attach).err.split()))
+    assert with_sample(*attach, "--json").json()["check"]["device_bytes"] == 0
 
 
 def test_a_model_can_be_attached_untried(with_sample: Administrator, tmp_path: Path) -> None:
