@@ -1,40 +1,19 @@
 """`segint models` on a catalogue, through the environment of an administrator."""
 
-import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from google.protobuf import json_format
-from typer.testing import CliRunner
 
-from services.client.cli import app
 from services.client.local.sample import SAMPLE_FAMILY, ensure_sample
 from services.client.model_options_file import read_options
 from services.core.errors import InvalidParameter
 from services.core.settings import Settings
 from services.core.wire._pb import Model_pb2
-from tests.local.conftest import Said, run_segint
-
-MODEL = "Centered Orange Square"
-
-
-class Administrator:
-    """Runs `segint models` with the settings of one deployment, here rather than in a process: it is often needed."""
-
-    def __init__(self, settings: Settings, folder: Path) -> None:
-        self.folder = folder
-        self._environment = {
-            "SEGINT_DATABASE_URL": settings.database_url,
-            "SEGINT_VOLUME_DIR": str(settings.volume_dir),
-        }
-
-    def __call__(self, *arguments: object) -> Said:
-        with contextlib.chdir(self.folder):
-            result = CliRunner().invoke(app, ["models", *map(str, arguments)], env=self._environment)
-        return Said(result.exit_code, result.stdout, result.stderr)
+from tests.local.administrator import MODEL, Administrator, listed, network
+from tests.local.conftest import run_segint
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +37,6 @@ def with_sample(administrator: Callable[[], Administrator]) -> Administrator:
     for name in ("garbage.pb", "garbage.json"):
         (made.folder / name).write_bytes(b"\xff\xfe garbage")
     return made
-
-
-def listed(models: Administrator) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = models("list", "--all", "--json").json()["models"]
-    return found
 
 
 def test_import_attach_list_export(models: Administrator) -> None:
@@ -179,19 +153,6 @@ def test_what_is_no_file_of_options_is_refused(
 
 
 # --- Dry runs ------------------------------------------------------------------------------------------------
-
-
-def network(folder: Path, answer: str) -> tuple[Path, Path]:
-    """A model file and its module, which answers a volume with that expression."""
-    import torch
-
-    module, weights = folder / "net.py", folder / "net.pt"
-    module.write_text(
-        f"import torch\nclass Net(torch.nn.Module):\n    def forward(self, volume):\n        return {answer}\n",
-        encoding="utf-8",
-    )
-    torch.save({}, weights)
-    return weights, module
 
 
 def test_a_model_is_tried_before_clients_see_it(with_sample: Administrator, tmp_path: Path) -> None:
