@@ -32,6 +32,8 @@ class CheckReport:
     run_seconds: float
     memory_bytes: int
     """Of the model's process, after the run."""
+    device_bytes: int
+    """The most of the GPU that PyTorch has reserved for it; 0 where it takes none, or another library does."""
     notes: tuple[str, ...]
 
 
@@ -54,6 +56,7 @@ class DryRun:
             load_seconds=answer["load_seconds"],
             run_seconds=answer["run_seconds"],
             memory_bytes=answer["memory_bytes"],
+            device_bytes=answer["device_bytes"],
             notes=tuple(answer["notes"]),
         )
 

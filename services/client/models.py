@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 CHECK_LIMIT_SECONDS = 300
 """For loading, and for running, of a dry run."""
+MIB = 1024**2
 
 models = typer.Typer(
     name="models",
@@ -164,9 +165,10 @@ def attach(
             return
         print_text(f"model {model_id} of {entry.family_name} now runs on {runtime}")
         if report is not None:
+            device = f" and {report.device_bytes / MIB:.0f} MiB of the GPU" if report.device_bytes else ""
             talk().print(
                 f"Tried on a tiny volume: loaded in {report.load_seconds:.1f} s, ran in {report.run_seconds:.1f} s, "
-                f"takes {report.memory_bytes / 1024**2:.0f} MiB.",
+                f"takes {report.memory_bytes / MIB:.0f} MiB{device}.",
                 markup=False,
             )
             for note in report.notes:

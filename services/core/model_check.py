@@ -33,7 +33,7 @@ class ModelCheck:
     error_text: str
     """Why it failed, in one sentence."""
     report: Mapping[str, Any]
-    """What it measured: load_seconds, run_seconds, memory_bytes, notes."""
+    """What it measured: load_seconds, run_seconds, memory_bytes, device_bytes, notes."""
 
 
 def fingerprint_of(attachment: Attachment) -> str:

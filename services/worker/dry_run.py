@@ -21,7 +21,6 @@ from services.core.model_options import ModelOptions
 from services.core.model_spec import ModelSpec
 from services.core.volumes import Geometry, Shape, Volume
 from services.worker.hosts import ModelHosts
-from services.worker.memory import anonymous_bytes
 from services.worker.runtimes import MODULES, runtime
 from services.worker.workspace import Workspace
 
@@ -75,7 +74,8 @@ def check(spec: ModelSpec, time_limit_seconds: float) -> dict[str, Any]:
             return {
                 "load_seconds": round(hosts.last_load_seconds, 3),
                 "run_seconds": round(time.monotonic() - started, 3),
-                "memory_bytes": anonymous_bytes(host.pid),
+                "memory_bytes": host.memory_use.host_bytes,
+                "device_bytes": host.memory_use.device_bytes,
                 "notes": notes,
             }
 

@@ -119,7 +119,12 @@ class _Host:
             raise RuntimeUnavailable(missing)
         _check_digest("model file", spec.artifact, spec.artifact_sha256)
         _check_digest("module file", spec.module, spec.module_sha256)
-        self._model = library.load(spec)
+        try:
+            self._model = library.load(spec)
+        except ModelFailed as error:
+            from services.worker.runtimes.recognised import other_runtime  # noqa: PLC0415 # only after a fault
+
+            raise ModelFailed(f"{error.details}{other_runtime(spec)}") from error
 
     def _segment(self, request: Message) -> StageSeconds:
         _, descriptors, _, _ = socket.recv_fds(self._connection, 1, 1)

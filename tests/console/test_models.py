@@ -1,8 +1,11 @@
 """Models in the console: drafted, given files, tried by a worker, published; and what is refused on the way."""
 
+import io
 from collections.abc import Iterator
 
 import pytest
+import torch
+from playwright.sync_api import Browser, expect
 
 from services.core.db import drafts
 from tests.conftest import MakeDeployment
@@ -10,6 +13,17 @@ from tests.console.model_drafts import audit, form, offered, tried, upload
 from tests.console.torchscript import torchscript
 from tests.console.visitor import SECRET, Visitor, create_account, visitor
 from tests.deployment import SAMPLE_MODEL, Deployment, request_body, small_volume
+
+ON_A_GPU = b"""import sys
+import torch
+
+sys.modules["__main__"].peak_device_bytes = lambda: 3 * 2**20
+
+
+class Net(torch.nn.Module):
+    def forward(self, volume):
+        return volume > 0
+"""
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +96,34 @@ def test_a_model_that_does_not_work_is_told_in_a_sentence_and_not_published(mo: 
     assert "dry run failed" in refused.json()["error"]
     assert mo.change("/models/publish", {"model_id": "broken", "unchecked": True}).status_code == 200
     mo.change("/models/disable", {"model_id": "broken"})
+
+
+def test_the_dry_run_tells_of_a_gpu(mo: Visitor, browser: Browser) -> None:
+    # Given a draft whose process tells of a GPU, as there is none here
+    mo.change("/new-model/draft", form("on a GPU"))
+    assert "error" not in upload(mo, "on a GPU", state_dict())
+    assert "error" not in upload(mo, "on a GPU", ON_A_GPU, "net.py", "module")
+    # When it is tried
+    mo.change("/models/check", {"model_id": "on a GPU"})
+    report = tried(mo, "on a GPU")["check"]["report"]
+    # Then its peak there is told beside its memory
+    assert report["device_bytes"] == 3 * 2**20
+    assert report["memory_bytes"] > 2**20
+    # And the page shows it
+    context = browser.new_context()
+    context.add_cookies([{"name": c.name, "value": c.value or "", "url": mo.url} for c in mo.client.cookies.jar])
+    page = context.new_page()
+    page.goto(f"{mo.url}/admin/new-model?version=on%20a%20GPU")
+    expect(page.locator("[data-report] dt", has_text="GPU memory")).to_have_count(1)
+    expect(page.locator("[data-report] dt:has-text('GPU memory') + dd")).to_have_text("3.1 MB")
+    context.close()
+
+
+def state_dict() -> bytes:
+    """Without weights: its module is all there is to it."""
+    file = io.BytesIO()
+    torch.save({}, file)
+    return file.getvalue()
 
 
 def test_another_file_needs_another_dry_run(mo: Visitor) -> None:

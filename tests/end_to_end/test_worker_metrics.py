@@ -1,5 +1,7 @@
 """What a worker tells Prometheus, also while it works, and also beside another one on the same port."""
 
+from pathlib import Path
+
 import httpx
 import psutil
 import pytest
@@ -78,6 +80,24 @@ def test_models_stages_and_jobs_are_counted_while_a_model_runs(deployment: Deplo
         lambda: metrics.value("segint_worker_jobs_total", model=SLOW_MODEL, outcome="succeeded") == 2,
         "the last one to be counted",
     )
+
+
+def test_a_model_that_makes_room_for_another_is_counted(
+    own_deployment: MakeDeployment, tmp_path: Path, port: int
+) -> None:
+    # Given a worker that keeps one model loaded, and has one
+    deployment = with_slow_model(own_deployment(worker_metrics_port=port, warm_models=1), tmp_path)
+    deployment.import_sample().start_api().start_worker()
+    metrics = Metrics(port)
+    assert deployment.finished(deployment.submit()).percent == 100
+    assert metrics.value("segint_warm_models") == 1
+    assert metrics.value("segint_model_evictions_total", model=SAMPLE_MODEL) == 0
+    # When a job of another model comes
+    assert deployment.finished(deployment.submit(sleeping(0), SLOW_MODEL), SLOW_MODEL).percent == 100
+    # Then the first one has gone, and the other stays
+    assert metrics.value("segint_model_evictions_total", model=SAMPLE_MODEL) == 1
+    assert metrics.value("segint_model_evictions_total", model=SLOW_MODEL) == 0
+    assert metrics.value("segint_warm_models") == 1
 
 
 def test_a_second_worker_on_the_same_port_works_without(deployment: Deployment, port: int) -> None:

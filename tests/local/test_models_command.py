@@ -1,39 +1,19 @@
 """`segint models` on a catalogue, through the environment of an administrator."""
 
-import contextlib
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from google.protobuf import json_format
-from typer.testing import CliRunner
 
-from services.client.cli import app
 from services.client.local.sample import SAMPLE_FAMILY, ensure_sample
 from services.client.model_options_file import read_options
 from services.core.errors import InvalidParameter
 from services.core.settings import Settings
 from services.core.wire._pb import Model_pb2
-from tests.local.conftest import Said, run_segint
-
-MODEL = "Centered Orange Square"
-
-
-class Administrator:
-    """Runs `segint models` with the settings of one deployment, here rather than in a process: it is often needed."""
-
-    def __init__(self, settings: Settings, folder: Path) -> None:
-        self.folder = folder
-        self._environment = {
-            "SEGINT_DATABASE_URL": settings.database_url,
-            "SEGINT_VOLUME_DIR": str(settings.volume_dir),
-        }
-
-    def __call__(self, *arguments: object) -> Said:
-        with contextlib.chdir(self.folder):
-            result = CliRunner().invoke(app, ["models", *map(str, arguments)], env=self._environment)
-        return Said(result.exit_code, result.stdout, result.stderr)
+from tests.local.administrator import MODEL, Administrator, listed, network
+from tests.local.conftest import run_segint
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +37,6 @@ def with_sample(administrator: Callable[[], Administrator]) -> Administrator:
     for name in ("garbage.pb", "garbage.json"):
         (made.folder / name).write_bytes(b"\xff\xfe garbage")
     return made
-
-
-def listed(models: Administrator) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = models("list", "--all", "--json").json()["models"]
-    return found
 
 
 def test_import_attach_list_export(models: Administrator) -> None:
@@ -180,19 +155,6 @@ def test_what_is_no_file_of_options_is_refused(
 # --- Dry runs ------------------------------------------------------------------------------------------------
 
 
-def network(folder: Path, answer: str) -> tuple[Path, Path]:
-    """A model file and its module, which answers a volume with that expression."""
-    import torch
-
-    module, weights = folder / "net.py", folder / "net.pt"
-    module.write_text(
-        f"import torch\nclass Net(torch.nn.Module):\n    def forward(self, volume):\n        return {answer}\n",
-        encoding="utf-8",
-    )
-    torch.save({}, weights)
-    return weights, module
-
-
 def test_a_model_is_tried_before_clients_see_it(with_sample: Administrator, tmp_path: Path) -> None:
     # Given a version that nothing runs yet, and a model that answers with the wrong shape
     weights, module = network(tmp_path, "volume[:1]")
@@ -209,6 +171,21 @@ def test_a_model_is_tried_before_clients_see_it(with_sample: Administrator, tmp_
     assert (answer["published"], answer["runtime"]) == (True, "pytorch")
     assert answer["check"]["load_seconds"] > 0
     assert answer["check"]["memory_bytes"] > 2**20
+
+
+def test_the_peak_of_a_gpu_is_told_beside_the_memory(with_sample: Administrator, tmp_path: Path) -> None:
+    # Given a network whose process tells of a GPU, as there is none here
+    weights, module = network(tmp_path, "volume > 0")
+    plain = module.read_text(encoding="utf-8")
+    module.write_text(f"{plain}import sys\nsys.modules['__main__'].peak_device_bytes = lambda: 3 * 2**20\n", "utf-8")
+    attach = ("attach", MODEL, "--runtime", "pytorch", "--file", weights, "--module", module)
+    # When it is tried, Then its peak is told, to people and to programs
+    assert re.search(r"takes \d+ MiB and 3 MiB of the GPU\.", " ".join(with_sample(*attach).err.split()))
+    assert with_sample(*attach, "--json").json()["check"]["device_bytes"] == 3 * 2**20
+    # And of a network that uses none, nothing is said of one
+    module.write_text(plain, encoding="utf-8")
+    assert re.search(r"takes \d+ MiB\.", " ".join(with_sample(*attach).err.split()))
+    assert with_sample(*attach, "--json").json()["check"]["device_bytes"] == 0
 
 
 def test_a_model_can_be_attached_untried(with_sample: Administrator, tmp_path: Path) -> None:

@@ -1,11 +1,10 @@
-"""Networks exported by another library answer in the server as that library itself does."""
+"""Networks exported by a library answer in the server as that library itself does."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from monai.inferers.utils import sliding_window_inference
@@ -14,20 +13,11 @@ from onnx import TensorProto, helper
 
 from services.core.model_spec import ModelSpec
 from tests.runtimes import artifacts_onnx, artifacts_tensorflow
-from tests.runtimes.artifacts import imported, write_source
-from tests.runtimes.artifacts_onnx import graph, onnx_spec, weights
+from tests.runtimes.artifacts import imported, spec_of, write_source
+from tests.runtimes.artifacts_onnx import graph, onnx_spec
 from tests.runtimes.artifacts_tensorflow import keras_network, tensorflow_module, tensorflow_spec
+from tests.runtimes.network_cases import CASES, KERNEL, PATCH, SHAPE, Floats, onnx_network, tensorflow_network
 from tests.runtimes.running import segmented
-
-Floats = NDArray[np.float32]
-Network = Callable[[Floats], Floats]
-"""(patches, channels, depth, height, width) → (patches, outputs, depth, height, width), by the library alone."""
-
-SHAPE = (9, 14, 21)
-PATCH = (6, 8, 10)
-
-KERNEL = weights(4, 2)
-"""Three structures and background of two channels; nothing about it is symmetrical."""
 
 
 def volumes() -> tuple[NDArray[np.int16], NDArray[np.int16]]:
@@ -35,65 +25,8 @@ def volumes() -> tuple[NDArray[np.int16], NDArray[np.int16]]:
     return random.integers(-90, 90, SHAPE, np.int16), random.integers(-90, 90, SHAPE, np.int16)
 
 
-def onnx_network(path: Path) -> Network:
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda batch: session.run(None, {"image": batch})[0]
-
-
-def onnx_case(folder: Path) -> tuple[Path, Network]:
-    path = artifacts_onnx.saved(folder, graph(KERNEL))
-    return path, onnx_network(path)
-
-
-def onnx_external_case(folder: Path) -> tuple[Path, Network]:
-    return artifacts_onnx.external_zip(folder, graph(KERNEL)), onnx_network(folder / "apart" / "model.onnx")
-
-
-def tensorflow_network(model: Any) -> Network:
-    """The model itself, as it was before it was saved."""
-
-    def answer(batch: Floats) -> Floats:
-        answered: Floats = model(np.ascontiguousarray(np.moveaxis(batch, 1, -1))).numpy()
-        return np.moveaxis(answered, -1, 1)
-
-    return answer
-
-
-def saved_model_case(folder: Path) -> tuple[Path, Network]:
-    module = tensorflow_module(KERNEL)
-    return artifacts_tensorflow.saved_model_zip(folder, module), tensorflow_network(module)
-
-
-def exported_case(folder: Path) -> tuple[Path, Network]:
-    """By Keras: an object with endpoints, which cannot be called itself."""
-    model = keras_network(KERNEL)
-    model.export(folder / "apart" / "network", verbose=False)
-    return artifacts_tensorflow.zip_of(folder), tensorflow_network(model)
-
-
-def keras_case(folder: Path) -> tuple[Path, Network]:
-    model = keras_network(KERNEL)
-    return artifacts_tensorflow.saved(folder, model), tensorflow_network(model)
-
-
-def hdf5_case(folder: Path) -> tuple[Path, Network]:
-    model = keras_network(KERNEL)
-    return artifacts_tensorflow.saved(folder, model, "model.h5"), tensorflow_network(model)
-
-
-CASES: dict[str, tuple[str, Callable[[Path], tuple[Path, Network]]]] = {
-    "onnx": ("onnx", onnx_case),
-    "onnx with external data": ("onnx", onnx_external_case),
-    "tensorflow SavedModel": ("tensorflow", saved_model_case),
-    "tensorflow SavedModel exported by Keras": ("tensorflow", exported_case),
-    "keras": ("tensorflow", keras_case),
-    "keras h5": ("tensorflow", hdf5_case),
-}
-
-
 def spec(runtime: str, artifact: Path, options: dict[str, Any], structures: int = 3) -> ModelSpec:
-    make = onnx_spec if runtime == "onnx" else tensorflow_spec
-    return make(artifact, count=structures, channels=("CT", "MR"), options=options)
+    return spec_of(artifact, count=structures, runtime=runtime, channels=("CT", "MR"), options=options)
 
 
 def check(masks: Sequence[NDArray[np.bool_]], scores: Floats) -> None:

@@ -111,6 +111,7 @@
         lines["Loaded within"] = segint.duration(check.report.load_seconds);
         lines["Ran within"] = segint.duration(check.report.run_seconds);
         lines.Memory = segint.bytes(check.report.memory_bytes);
+        lines["GPU memory"] = check.report.device_bytes ? segint.bytes(check.report.device_bytes) : "";
         lines.Notes = (check.report.notes || []).join("; ");
       }
     }
