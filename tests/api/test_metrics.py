@@ -131,6 +131,7 @@ def test_the_janitor_counts_what_it_does(own_deployment: MakeDeployment) -> None
     def reaches(series: str, least: float) -> None:
         wait_for(lambda: counted(series) >= least, f"{series} {least:g}")
 
+    wait_for(doorbell.waiting, "its doorbell, which rings beside the answer")
     doorbell.take()
     doorbell.close()
     reaches("segint_janitor_doorbells_rung_total", 1)

@@ -47,8 +47,8 @@ class CuttingProxy:
                 piece = server.recv(left)
                 if not piece:
                     return
+                self.answered_bytes[position] += len(piece)  # before the client can look
                 client.sendall(self.change_answer(piece))
-                self.answered_bytes[position] += len(piece)
 
 
 @contextmanager

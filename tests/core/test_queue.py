@@ -138,7 +138,7 @@ def test_a_frozen_redis_delays_a_call_by_its_time_out_and_no_more(
                 started = time.monotonic()
                 with pytest.raises(DoorbellUnavailable):
                     call()
-                assert time.monotonic() - started < 2 * TIMEOUT_SECONDS
+                assert time.monotonic() - started < TIMEOUT_SECONDS + 5  # without one it would wait for ever
         # What Redis had read before it froze may still arrive: a doorbell too many is harmless.
         assert wait_for(lambda: doorbell.waiting() + 1, "Redis") in range(1, 4)
         doorbell.ring()

@@ -83,9 +83,9 @@ def test_a_worker_whose_main_loop_hangs(deployment: Deployment, heartbeat: Path)
     try:
         # When the worker looks for a job, Then it hangs: its process lives, and the probe fails all the same
         doorbell.ring()
+        wait_for(lambda: "hanging: work" in deployment.log_of("worker").read_text(), "the worker to tell")
         wait_for(lambda: probe(heartbeat, SOON_SECONDS)[0] == 1, "the probe to fail")
         assert deployment.processes["worker"].poll() is None
-        assert "hanging: work" in deployment.log_of("worker").read_text()
     finally:
         # When the volume answers, Then the worker is alive again
         identity.write_text(kept.read_text())

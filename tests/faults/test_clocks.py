@@ -64,7 +64,8 @@ def test_a_worker_with_a_wrong_clock_works_as_any_other(site: BreakableDeploymen
             died_at = time.monotonic()
         # Then its lease ends as any other's
         wait_for(lambda: site.row(job_id).attempt == 2, "the second attempt")
-        assert time.monotonic() - died_at < LEASE_SECONDS + 2
+        # A janitor that was held up for a third of a lease takes it for an outage, and waits for another lease.
+        assert time.monotonic() - died_at < 2 * LEASE_SECONDS + 2
     assert_done_once(site, [job_id], attempt=2)
 
 

@@ -217,8 +217,8 @@ def test_a_backend_frozen_in_a_transaction_holds_up_its_own_job_alone(
     pair: BreakableDeployment, healed_by: Callable[[Sequence[psutil.Process]], None]
 ) -> None:
     # Given a job whose success is all but committed, by a backend that freezes there
-    job_id = pair.submit(sleeping(1), SLOW_MODEL)
     trap = pair.postgres_proxy.hold("COMMIT", *FINISH, TOLD)
+    job_id = pair.submit(sleeping(1), SLOW_MODEL)
     trap.wait()
     [backend] = pair.postgres.locker_of(job_id)
     with frozen([backend]):

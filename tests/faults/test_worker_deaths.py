@@ -86,7 +86,8 @@ def test_the_job_of_a_killed_worker_runs_again_within_its_lease(site: BreakableD
         wait_for(lambda: gone(host), "the host to die")
         # And the other worker takes the job over once the lease has run out
         wait_for(lambda: site.row(job_id).attempt == 2, "the second attempt")
-        assert time.monotonic() - killed_at < LEASE_SECONDS + 2
+        # A janitor that was held up for a third of a lease takes it for an outage, and waits for another lease.
+        assert time.monotonic() - killed_at < 2 * LEASE_SECONDS + 2
     assert_done_once(site, [job_id], attempt=2)
 
 

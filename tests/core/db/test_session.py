@@ -73,8 +73,8 @@ def test_a_client_that_stops_in_mid_transaction_holds_no_lock_for_long(database:
     began, may_go_on = threading.Event(), threading.Event()
 
     def stop_half_way(session: Session) -> None:
-        session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 100"))
         session.execute(text("SELECT pg_advisory_xact_lock(4711)"))
+        session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 100"))
         began.set()
         may_go_on.wait(20)
         session.execute(text("SELECT 1"))
