@@ -47,8 +47,9 @@ class CuttingProxy:
                 piece = server.recv(left)
                 if not piece:
                     return
+                changed = self.change_answer(piece)
                 self.answered_bytes[position] += len(piece)  # before the client can look
-                client.sendall(self.change_answer(piece))
+                client.sendall(changed)
 
 
 @contextmanager
