@@ -6,14 +6,12 @@ only, so that it also runs on a bare GPU machine; neither database nor Redis is 
 """
 
 import argparse
-import gzip
 import json
 import os
 import platform
 import re
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,8 +24,8 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as model hosts have it; Py
 
 import torch
 from monai.networks.nets.unet import UNet
-from numpy.typing import NDArray
 
+from benchmarks.engine_ends import CODEC, decode, encoding, encoding_of_shapes, scan
 from services.core.model_choices import Activation, Blending, Call, Decision, Normalisation, Precision
 from services.core.model_spec import ModelSpec, StructureSpec
 from services.core.volumes import Geometry, Volume
@@ -37,19 +35,9 @@ from services.worker.engine.preprocessing import ModelInput
 from services.worker.engine.windows import patch_starts
 from services.worker.masks import Masks, plane_count
 
-try:
-    from services.core.wire.voxels import MASK_LEVEL, deflate_pieces, inflate_into
-
-    CODEC = "isal"
-except ModuleNotFoundError:
-    CODEC = "zlib"
-
 STRUCTURES = 14
 CHANNELS, STRIDES, UNITS = (32, 64, 128, 256, 512), (2, 2, 2, 2), 2
 """Of MONAI's U-Net: 19.2 million parameters with fifteen outputs."""
-GZIP_LEVEL = 6
-"""What .NET's GZipStream, and so a workstation, compresses with."""
-
 Seconds = dict[str, float]
 
 
@@ -98,7 +86,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         jobs.append(job(model, predictor, compressed, shape))
         job_peaks = peaks(device)
     middle = sorted(jobs, key=lambda seconds: seconds["total"])[len(jobs) // 2]
-    of_shapes = encoding_of_shapes(shape)
+    of_shapes = encoding_of_shapes(shape, STRUCTURES)
     # What the loop itself takes, mostly giving back the memory of each answer, is nothing that lies around it.
     bare_forward = middle["forward"] * sorted(loop_share)[len(loop_share) // 2]
     return {
@@ -185,25 +173,6 @@ def job(model: engine.EngineModel, predictor: Timed, compressed: bytes, shape: t
     return seconds
 
 
-def encoding(masks: Masks) -> float:
-    """Seconds that the wire's form of all of them takes."""
-    started = time.perf_counter()
-    for structure in range(STRUCTURES):
-        encode(masks.slabs(structure))
-    return time.perf_counter() - started
-
-
-def encoding_of_shapes(shape: tuple[int, ...]) -> float:
-    """The same for fourteen ellipsoids side by side, as a trained network finds: the one here draws noise."""
-    masks = Masks([np.zeros((plane_count(STRUCTURES), *shape), np.uint8)], [0] * STRUCTURES)
-    z, y, x = np.ogrid[tuple(slice(-1, 1, length * 1j) for length in shape)]
-    for structure in range(STRUCTURES):
-        row, column = divmod(structure, 7)
-        inside = ((x - column / 4 + 0.75) / 0.12) ** 2 + ((y - row + 0.5) / 0.4) ** 2 + (z / 0.6) ** 2 < 1
-        masks.put(structure, inside)
-    return encoding(masks)
-
-
 def bare_loop(predictor: Timed, batch: torch.Tensor, count: int) -> float:
     """Seconds of that many patches through the network alone."""
     synchronize(predictor.device)
@@ -275,30 +244,6 @@ def options(patch: tuple[int, ...], arguments: argparse.Namespace) -> Any:
             activation=Activation.SOFTMAX, decision=Decision.ARGMAX, threshold=0.5, structures={}, **vars(cleanup)
         ),
     )
-
-
-def scan(shape: tuple[int, ...]) -> bytes:
-    """A volume like a CT's, as a workstation compresses it: air, a smooth body, and the scanner's noise."""
-    rng = np.random.default_rng(0)
-    z, y, x = np.ogrid[tuple(slice(-1, 1, length * 1j) for length in shape)]
-    body = x**2 + (y / 0.7) ** 2 + 0 * z < 0.8
-    voxels = np.where(body, 40 + 200 * np.sin(9 * x) * np.cos(7 * y) * np.cos(5 * z), -1000.0)
-    voxels = np.where(body, voxels + rng.normal(0, 12, shape), voxels)
-    return gzip.compress(voxels.astype("<i2").tobytes(), GZIP_LEVEL)
-
-
-def decode(compressed: bytes, voxels: NDArray[np.int16]) -> None:
-    if CODEC == "isal":
-        inflate_into(memoryview(compressed), voxels)
-    else:
-        voxels[...] = np.frombuffer(gzip.decompress(compressed), "<i2").reshape(voxels.shape)
-
-
-def encode(slabs: Iterator[NDArray[np.uint8]]) -> bytes:
-    if CODEC == "isal":
-        return deflate_pieces(slabs, MASK_LEVEL)
-    compressor = zlib.compressobj(1, zlib.DEFLATED, 31)
-    return b"".join([*(compressor.compress(slab.data) for slab in slabs), compressor.flush()])
 
 
 def synchronize(device: torch.device) -> None:
