@@ -5,6 +5,7 @@ It answers within seconds whatever is away, because that is when it is looked at
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -95,13 +96,19 @@ class Question(Generic[T]):
         self._ask = ask
         self._what = what
         self._under_way: asyncio.Future[T] | None = None
+        self._asked_at = 0.0
 
     async def answer(self) -> tuple[bool, T | None]:
-        """Whether there was an answer in time, and it. An answer to an earlier question is none: it is out of date."""
-        if self._under_way is not None and not self._under_way.done():
+        """Whether there was an answer in time, and it. Who asks at the same moment, as a second Prometheus does,
+        shares the question; one asked longer ago than anybody's patience hangs, and its answer would be out of date.
+        """
+        task = self._under_way
+        if task is None or task.done():
+            task = self._under_way = asyncio.ensure_future(self._ask())
+            task.add_done_callback(self._look_at)
+            self._asked_at = time.monotonic()
+        elif time.monotonic() - self._asked_at > PATIENCE_SECONDS:
             return False, None
-        task = self._under_way = asyncio.ensure_future(self._ask())
-        task.add_done_callback(self._look_at)
         done, _ = await asyncio.wait({task}, timeout=PATIENCE_SECONDS)
         if not done or task.cancelled() or task.exception() is not None:
             return False, None

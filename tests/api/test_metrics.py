@@ -91,6 +91,24 @@ def test_what_never_answers_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> No
     asyncio.run(asyncio.wait_for(story(), 10))
 
 
+def test_scrapes_at_the_same_moment_share_the_question() -> None:
+    """Two Prometheus servers watch a cluster that is to be watched always; neither may be told that all is away."""
+    asked = 0
+
+    async def story() -> None:
+        async def ask() -> int:
+            nonlocal asked
+            asked += 1
+            await asyncio.sleep(0.05)
+            return 7
+
+        question = Question(ask, "database")
+        assert await asyncio.gather(*(question.answer() for _ in range(3))) == [(True, 7)] * 3
+        assert asked == 1
+
+    asyncio.run(asyncio.wait_for(story(), 10))
+
+
 def test_models_beyond_the_bound_are_one_label(new_settings: Callable[..., Settings]) -> None:
     # Given more models than become labels
     settings = new_settings()
