@@ -45,12 +45,16 @@ LIMIT_SECONDS = 60.0
 
 
 def wait_for(condition: Callable[[], T], what: str, limit_seconds: float = LIMIT_SECONDS) -> T:
-    """Poll until `condition` gives something true, and give it back."""
-    deadline = time.monotonic() + limit_seconds
+    """Poll until `condition` gives something true, and give it back.
+
+    The longer it takes, the less often is asked: what is asked often slows down what is waited for.
+    """
+    began = time.monotonic()
     while not (value := condition()):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > limit_seconds:
             raise AssertionError(f"waited {limit_seconds:g} s in vain for {what}")
-        time.sleep(0.02)
+        time.sleep(min(0.1, 0.02 + 0.05 * waited))
     return value
 
 
