@@ -1,5 +1,6 @@
 """Which voxels belong to which structure: scores or labels to one bit per structure."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -57,10 +58,12 @@ class Decider:
         if self.decision is Decision.ARGMAX:
             labels, greatest = _argmax(outputs)  # the same for a weighted sum and for its average
             # Of each voxel one look is enough: a NaN is the greatest of all, and what is lost is at most the greatest.
-            if not exact and not bool(torch.isfinite(greatest).all()):
-                raise ScoresOverflowed
-            if greatest.is_floating_point() and bool(torch.isnan(greatest).any()):
-                refuse_nan(outputs)
+            # And of all voxels one sum, as it nearly always is: whatever is not finite makes it so.
+            if greatest.is_floating_point() and not math.isfinite(float(greatest.sum())):
+                if not exact and not bool(torch.isfinite(greatest).all()):
+                    raise ScoresOverflowed
+                if bool(torch.isnan(greatest).any()):
+                    refuse_nan(outputs)
             count = outputs.shape[0]
         else:
             if weights is not None:
