@@ -22,6 +22,7 @@ from services.worker.runtimes.module_file import import_module_file
 from services.worker.runtimes.pytorch_artifact import (
     ArtifactForm,
     StateDict,
+    fits_as_it_is,
     read_artifact,
     read_exported,
     some_of,
@@ -83,11 +84,10 @@ def _from_state_dict(state: StateDict, module: ModuleType | None, spec: ModelSpe
     if module is None:
         raise ModelFailed("The model file is a state_dict, which needs its network; attach the Python file as module.")
     network = _construct(_network_class(module, spec.class_name), options.class_arguments)
-    own = network.state_dict()
-    # Weights that are just what the network wants stay where they are, mapped from the file; others are converted.
-    as_they_are = all(key in own and own[key].dtype == value.dtype for key, value in state.items())
+    # With `assign` only where it fits: a class may have a load_state_dict of its own, which need not know it.
+    how = {"assign": True} if fits_as_it_is(network, state) else {}
     try:
-        difference = network.load_state_dict(state, strict=False, assign=as_they_are)
+        difference = network.load_state_dict(state, strict=False, **how)
     except RuntimeError as error:
         reason = re.sub(r"\s+", " ", str(error))[:300]
         raise ModelFailed(
