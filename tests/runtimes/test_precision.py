@@ -1,5 +1,7 @@
 """What half precision cannot hold is computed again in single precision."""
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,11 @@ import pytest
 import torch
 
 from services.core.catalogue import RuntimeName
+from services.core.errors import ModelFailed
 from services.core.model_spec import ModelSpec, StructureSpec
 from services.core.volumes import Volume
-from tests.runtimes.artifacts import write_source
-from tests.runtimes.running import Heard, segmented
+from tests.runtimes.artifacts import imported, write_source
+from tests.runtimes.running import Heard, loaded, segmented
 
 SOURCE = """
 import torch
@@ -32,6 +35,27 @@ AGAIN = "The model's scores are too large for half precision; it runs again in s
 WHOLE: dict[str, Any] = {"call": "tensor", "inference": {}}
 BY_PATCHES: dict[str, Any] = {"call": "sliding_window", "inference": {"patch": [8, 8, 8]}}
 
+VOXELS = np.full((12, 16, 20), -1000, np.int16)
+VOXELS[3:7, 4:9, 5:11] = 1000
+BRIGHT = Volume(VOXELS, channel_id="CT")
+
+
+def steep_spec(artifact: Path, call: dict[str, Any], precision: str, **fields: Any) -> ModelSpec:
+    options = call | {
+        "inference": {**call["inference"], "precision": precision, "device": "cpu"},
+        "mapping": {"1": 1},
+        "ignored_outputs": [0],
+    }
+    return ModelSpec(
+        "steep",
+        RuntimeName.PYTORCH,
+        artifact=artifact,
+        options=options,
+        structures=(StructureSpec("it", "1"),),
+        channels=("CT",),
+        **fields,
+    )
+
 
 @pytest.mark.parametrize(
     ("call", "precision", "notes"),
@@ -47,26 +71,67 @@ def test_scores_beyond_half_precision(call: dict[str, Any], precision: str, note
     module = write_source(tmp_path, SOURCE, "steep")
     weights = torch.tensor([200.0, 400.0]).view(2, 1, 1, 1, 1)
     torch.save({"scores.weight": weights}, tmp_path / "steep.pt")
-    options = call | {
-        "inference": {**call["inference"], "precision": precision, "device": "cpu"},
-        "mapping": {"1": 1},
-        "ignored_outputs": [0],
-    }
-    spec = ModelSpec(
-        "steep",
-        RuntimeName.PYTORCH,
-        artifact=tmp_path / "steep.pt",
-        module=module,
-        module_name="steep",
-        options=options,
-        structures=(StructureSpec("it", "1"),),
-        channels=("CT",),
-    )
-    voxels = np.full((12, 16, 20), -1000, np.int16)
-    voxels[3:7, 4:9, 5:11] = 1000
+    spec = steep_spec(tmp_path / "steep.pt", call, precision, module=module, module_name="steep")
     heard = Heard()
     # When it segments
-    (mask,) = segmented(spec, Volume(voxels, channel_id="CT"), heard=heard)
+    (mask,) = segmented(spec, BRIGHT, heard=heard)
     # Then the structure is there all the same, and the time line tells why it took two runs
-    np.testing.assert_array_equal(mask, voxels > 0)
+    np.testing.assert_array_equal(mask, BRIGHT.voxels > 0)
     assert heard.notes == notes
+
+
+HALVED = SOURCE.replace("bias=False)", "bias=False).to(torch.{dtype})")
+CASTING = HALVED.replace("self.scores(batch)", "self.scores(batch.half())")
+
+
+def saved(folder: Path, source: str, dtype: str = "float16") -> Path:
+    """The source of a network whose own weights are in half precision, beside its state_dict."""
+    weights = torch.tensor([200.0, 400.0], dtype=getattr(torch, dtype)).view(2, 1, 1, 1, 1)
+    torch.save({"scores.weight": weights}, folder / "steep.pt")
+    return write_source(folder, source.replace("{dtype}", dtype), "steep")
+
+
+@pytest.mark.parametrize("call", [WHOLE, BY_PATCHES], ids=["whole", "by patches"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_weights_that_are_in_half_precision_themselves(dtype: str, call: dict[str, Any], tmp_path: Path) -> None:
+    # Given such a network, warm
+    module = saved(tmp_path, HALVED, dtype)
+    spec = steep_spec(tmp_path / "steep.pt", call, "float16", module=module, module_name="steep")
+    model: Any = loaded(spec)
+    for _ in range(2):  # When it segments, and again
+        heard = Heard()
+        (mask,) = segmented(spec, BRIGHT, model=model, heard=heard)
+        # Then each time it does so in half precision first, and then in single
+        np.testing.assert_array_equal(mask, BRIGHT.voxels > 0)
+        assert heard.notes == [AGAIN]
+        # And its weights are its own afterwards
+        assert {str(weights.dtype) for weights in model._predictor.network.parameters()} == {f"torch.{dtype}"}
+
+
+def test_a_network_that_converts_to_half_precision_by_itself(tmp_path: Path) -> None:
+    module = saved(tmp_path, CASTING)
+    spec = steep_spec(tmp_path / "steep.pt", WHOLE, "float16", module=module, module_name="steep")
+    with pytest.raises(ModelFailed, match=r"cannot be called in single precision \(.*\); have its module convert"):
+        segmented(spec, BRIGHT)
+
+
+def scripted(folder: Path, network: Any) -> Path:
+    with warnings.catch_warnings(action="ignore"):
+        torch.jit.script(network).save(str(folder / "steep.ts"))
+    return folder / "steep.ts"
+
+
+def exported(folder: Path, network: Any) -> Path:
+    example = (torch.zeros((1, 1, *BRIGHT.voxels.shape), dtype=torch.float16),)
+    torch.export.save(torch.export.export(network, example), folder / "steep.pt2")
+    return folder / "steep.pt2"
+
+
+@pytest.mark.parametrize("compiled", [scripted, exported])
+def test_what_is_compiled_in_half_precision(compiled: Callable[[Path, Any], Path], tmp_path: Path) -> None:
+    with imported(saved(tmp_path, HALVED)) as module:
+        network = module.Steep().eval()
+        network.load_state_dict(torch.load(tmp_path / "steep.pt"))
+        artifact = compiled(tmp_path, network)
+    with pytest.raises(ModelFailed, match=r"call float\(\) on the network before it is scripted or exported"):
+        segmented(steep_spec(artifact, WHOLE, "float16"), BRIGHT)

@@ -3,7 +3,7 @@
 Imports MONAI, so only a host process imports this.
 """
 
-import math
+import gc
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.data.utils import decollate_batch, list_data_collate
-from monai.inferers.inferer import SimpleInferer, SlidingWindowInferer
+from monai.inferers.inferer import SimpleInferer
 from monai.transforms.transform import apply_transform
 from monai.utils.misc import ImageMetaKey
 from torch import Tensor
@@ -31,12 +31,12 @@ from services.worker.engine.decisions import decider, refuse_nan
 from services.worker.engine.devices import device_of
 from services.worker.engine.grids import Grid
 from services.worker.engine.preprocessing import order_of_channels
-from services.worker.engine.windows import patch_starts
 from services.worker.masks import Masks
 from services.worker.model_stages import ModelStage, StageSeconds, StageTimes
 from services.worker.runtimes.monai_bundle_config import BundleConfiguration, unwrapped
 from services.worker.runtimes.monai_bundle_folder import BundleFolder
 from services.worker.runtimes.monai_bundle_images import MemoryReader, grid_of
+from services.worker.runtimes.monai_bundle_inferer import counted, patch_by_patch, sliding_windows
 from services.worker.runtimes.monai_bundle_weights import network_of
 from services.worker.runtimes.no_network import without_network
 from services.worker.watch import Watch
@@ -96,18 +96,50 @@ class BundleModel:
     def segment(self, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> StageSeconds:
         """Raises ModelFailed or InvalidModelInput, or whatever the bundle raises."""
         times = StageTimes()
-        order = order_of_channels(self._options, [volume.channel_id for volume in volumes])
-        with _surroundings(self._folder), unwrapped():
-            data = self._answered([volumes[position] for position in order], watch, times)
-            with times.timed(ModelStage.PLACE):
-                result, grid = self._placed(self._postprocessed(data))
-                self._draw(result, grid, volumes, masks)
+        if not self._drawn(volumes, masks, watch, times):
+            self._draw_patch_by_patch(volumes, masks, watch, times)
         with times.timed(ModelStage.CLEANUP):
             for index, structure in enumerate(self._structures):
                 volume_mm3 = volumes[structure.channel_index].geometry.voxel_volume_mm3
                 clean(masks, index, cleanup_of(self._options, structure), volume_mm3)
         watch.report(1.0)
         return times.seconds
+
+    def _drawn(self, volumes: Sequence[Volume], masks: Masks, watch: Watch, times: StageTimes) -> bool:
+        """Whether the device had the memory for it; where it had not, what was drawn will be drawn over."""
+        order = order_of_channels(self._options, [volume.channel_id for volume in volumes])
+        try:
+            with _surroundings(self._folder), unwrapped():
+                data = self._answered([volumes[position] for position in order], watch, times)
+                with times.timed(ModelStage.PLACE):
+                    result, grid = self._placed(self._postprocessed(data))
+                    self._draw(result, grid, volumes, masks)
+        except torch.OutOfMemoryError:
+            return False
+        return True
+
+    def _draw_patch_by_patch(self, volumes: Sequence[Volume], masks: Masks, watch: Watch, times: StageTimes) -> None:
+        """The second chance of a device that ran out of memory. Raises ModelFailed where there is none."""
+        inferers = sliding_windows(self._inferer)
+        if not inferers:
+            raise ModelFailed(
+                f"The bundle needs more memory than its device has, and its inferer, {type(self._inferer).__name__}, "
+                "cannot do with less; write its inference with a SlidingWindowInferer, or give the model a larger "
+                "device."
+            )
+        # What was raised refers to the tensors of that run by its traceback, and is itself part of a cycle.
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        watch.note("The device ran out of memory; the model runs again patch by patch, with its scores on the host.")
+        with patch_by_patch(inferers):
+            drawn = self._drawn(volumes, masks, watch, times)
+        if not drawn:
+            raise ModelFailed(
+                "The bundle needs more memory than its device has, even patch by patch with its scores on the host; "
+                "give its inferer a smaller roi_size, have its pre- and postprocessing move nothing to the device, or "
+                "give the model a larger device."
+            )
 
     # --- The bundle's own part -----------------------------------------------------------------------------------
 
@@ -118,9 +150,13 @@ class BundleModel:
         watch.report(PREPROCESSED)
         with times.timed(ModelStage.TRANSFER):
             image = batch[IMAGE].to(self._device)
+
+        def inferred(share: float) -> None:
+            watch.report(PREPROCESSED + (INFERRED - PREPROCESSED) * share)
+
         with (
             times.timed(ModelStage.FORWARD),
-            self._counting(image, watch),
+            counted(self._network, self._inferer, image, inferred),
             torch.autocast("cuda", enabled=self._mixed_precision, **self._mixed_precision_options),
         ):
             prediction = self._checked(self._inferer(image, self._network), image)
@@ -248,38 +284,6 @@ class BundleModel:
                 "apart; have its AsDiscreted come after Invertd, or set nearest_interp of Invertd to true."
             )
         return result
-
-    @contextmanager
-    def _counting(self, image: Tensor, watch: Watch) -> Iterator[None]:
-        """Report the calls of the network, where it is known how many there will be, and it can be heard."""
-        if isinstance(self._network, torch.jit.ScriptModule):
-            yield
-            return
-        total = _calls(self._inferer, image)
-        done = 0
-
-        def called(*_: Any) -> None:
-            nonlocal done
-            done += 1
-            watch.report(PREPROCESSED + (INFERRED - PREPROCESSED) * min(1.0, done / total))
-
-        handle = self._network.register_forward_hook(called)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-
-def _calls(inferer: Any, image: Tensor) -> int:
-    """How often an inferer calls the network, as far as can be told."""
-    if not isinstance(inferer, SlidingWindowInferer) or not isinstance(inferer.overlap, float):
-        return 1
-    _, _, width, height, depth = image.shape
-    shape = (width, height, depth)
-    wanted = inferer.roi_size if isinstance(inferer.roi_size, Sequence) else [inferer.roi_size] * 3
-    x, y, z = (size if size and size > 0 else length for size, length in zip(wanted, shape, strict=True))
-    patches = math.prod(len(starts) for starts in patch_starts(shape, (x, y, z), inferer.overlap))
-    return max(1, math.ceil(patches / inferer.sw_batch_size))
 
 
 def _keys_for(configuration: BundleConfiguration, channels: int) -> list[str]:

@@ -15,7 +15,7 @@ from torch import nn
 
 from services.core.errors import ModelFailed
 from services.worker.runtimes.monai_bundle_config import BundleConfiguration, one_line
-from services.worker.runtimes.pytorch_artifact import READ_FAULTS, some_of
+from services.worker.runtimes.pytorch_artifact import READ_FAULTS, can_be_mapped, fits_as_it_is, some_of
 
 NETWORKS = ("evaluator::network", "network", "network_def")
 CHECKPOINT_LOADERS = frozenset({"CheckpointLoader"})
@@ -95,8 +95,9 @@ def _load_checkpoint(configuration: BundleConfiguration, loader: str, device: to
 
 
 def _fill(network: nn.Module, state: Any, path: Path, root: Path, *, strict: bool = True) -> None:
+    how = {"assign": True} if _all_on_host(network, state) and fits_as_it_is(network, state) else {}
     try:
-        network.load_state_dict(state, strict=strict)
+        network.load_state_dict(state, strict=strict, **how)
     except (*READ_FAULTS, AssertionError) as error:
         raise ModelFailed(
             f"The bundle's {_relative(path, root)} does not fit its network, {type(network).__name__} "
@@ -104,14 +105,21 @@ def _fill(network: nn.Module, state: Any, path: Path, root: Path, *, strict: boo
         ) from error
 
 
+def _all_on_host(network: nn.Module, state: Any) -> bool:
+    """Whether both are tensors of the host alone: elsewhere a network keeps its own, each on the device where it is."""
+    tensors = [*network.state_dict().values(), *(state.values() if isinstance(state, Mapping) else [None])]
+    return all(isinstance(it, torch.Tensor) and it.device.type == "cpu" for it in tensors)
+
+
 def _read(path: Path, device: torch.device, root: Path) -> Mapping[str, Any]:
     """A state_dict, or several by name: read as tensors alone, or unpickled where that cannot be, as is allowed."""
     try:
         with warnings.catch_warnings(action="ignore"):
+            mapped = can_be_mapped(path)
             try:
-                content = torch.load(path, map_location=device, weights_only=True)
+                content = torch.load(path, map_location=device, weights_only=True, mmap=mapped)
             except pickle.UnpicklingError:
-                content = torch.load(path, map_location=device, weights_only=False)
+                content = torch.load(path, map_location=device, weights_only=False, mmap=mapped)
     except (pickle.UnpicklingError, ImportError, *READ_FAULTS) as error:
         raise _damaged(path, root, error) from error
     if not isinstance(content, Mapping):

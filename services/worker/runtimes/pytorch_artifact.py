@@ -51,8 +51,7 @@ def read_artifact(path: Path, device: torch.device) -> tuple[ArtifactForm, Any]:
         return ArtifactForm.EXPORTED, None if _pickles_in_exported(path) else read_exported(path, device)
     try:
         with warnings.catch_warnings(action="ignore"):
-            # Mapped where the file allows it: the kernel shares such pages between hosts, and can drop them.
-            content = torch.load(path, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(path))
+            content = torch.load(path, map_location=device, weights_only=True, mmap=can_be_mapped(path))
     except pickle.UnpicklingError:
         return ArtifactForm.WHOLE_MODEL, None
     except READ_FAULTS as error:
@@ -68,7 +67,7 @@ def unpickle_whole_model(path: Path, device: torch.device, module: Any) -> nn.Mo
     """
     try:
         with standing_in_for_main(module), warnings.catch_warnings(action="ignore"):
-            content = torch.load(path, map_location=device, weights_only=False)
+            content = torch.load(path, map_location=device, weights_only=False, mmap=can_be_mapped(path))
     except (ModuleNotFoundError, AttributeError) as error:
         raise ModelFailed(
             f"The model file needs a class that is not here ({_one_line(error)}); attach the Python file that "
@@ -92,6 +91,35 @@ def read_exported(path: Path, device: torch.device) -> nn.Module:
             return cast(nn.Module, move_to_device_pass(program, device).module())
     except (*READ_FAULTS, pickle.UnpicklingError, AssertionError, NotImplementedError) as error:
         raise _damaged(error) from error
+
+
+def can_be_mapped(path: Path) -> bool:
+    """Whether torch.load may map a file's tensors: the kernel shares such pages between hosts, and can drop them.
+
+    They are private: what a model writes into its weights never gets into the file. A file from before PyTorch 1.6
+    cannot be mapped; nor can one that was packed anew and deflated, of which torch would take the packed bytes.
+    """
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+    except zipfile.BadZipFile:
+        return False  # torch says what is wrong with it
+
+
+def fits_as_it_is(network: nn.Module, state: StateDict) -> bool:
+    """Whether a network can take these very tensors for its own, so that they stay mapped from their file.
+
+    It cannot where it would convert them, where it lacks some, which it may have under another name, too, and where
+    it has a way of its own to load them.
+    """
+    own = network.state_dict()
+    return (
+        type(network).load_state_dict is nn.Module.load_state_dict
+        and own.keys() == state.keys()
+        and all(own[key].dtype == it.dtype and own[key].shape == it.shape for key, it in state.items())
+    )
 
 
 def as_state_dict(content: object) -> StateDict:

@@ -4,13 +4,17 @@ Imports torch, so only a host process imports this.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from services.core.errors import ModelFailed
 from services.core.model_choices import Call
@@ -22,18 +26,25 @@ from services.worker.runtimes.module_file import import_module_file
 from services.worker.runtimes.pytorch_artifact import (
     ArtifactForm,
     StateDict,
+    fits_as_it_is,
     read_artifact,
     read_exported,
     some_of,
     unpickle_whole_model,
 )
 
+COMPILED = frozenset({ArtifactForm.TORCHSCRIPT, ArtifactForm.EXPORTED})
+
+HALF = frozenset({torch.float16, torch.bfloat16})
+
+Network = Callable[[Any], Any]
+
 
 @dataclass(frozen=True, slots=True)
 class TorchPredictor:
     """A network in evaluation mode on its device."""
 
-    network: nn.Module
+    network: Network
     device: torch.device
     precision: torch.dtype
 
@@ -60,7 +71,7 @@ def load(spec: ModelSpec, options: ModelOptions) -> EngineModel:
             "The model file is a pickle that runs code when it is opened; attach it again with --allow-pickle "
             "if you trust it, or save a state_dict."
         )
-    if form in {ArtifactForm.TORCHSCRIPT, ArtifactForm.EXPORTED}:
+    if form in COMPILED:
         network = read_exported(spec.artifact, device) if content is None else content
     else:
         module = None if spec.module is None else import_module_file(spec.module, spec.module_name)
@@ -73,21 +84,60 @@ def load(spec: ModelSpec, options: ModelOptions) -> EngineModel:
         network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # torch's own gap
     precision = precision_of(options, device)
     predictor = TorchPredictor(network, device, precision)
-    single = None if precision is torch.float32 else TorchPredictor(network, device, torch.float32)
+    single = None if precision is torch.float32 else TorchPredictor(_single(network, form), device, torch.float32)
     # TorchScript and exported programs know no ndarray.
-    takes_tensor = form in {ArtifactForm.TORCHSCRIPT, ArtifactForm.EXPORTED}
-    return EngineModel(spec, options, predictor, takes_tensor=takes_tensor, single=single)
+    return EngineModel(spec, options, predictor, takes_tensor=form in COMPILED, single=single)
+
+
+def _single(network: nn.Module, form: ArtifactForm) -> Network:
+    """The network, to be called where half precision was not enough."""
+    if not _in_half(network):
+        return network
+    if form in COMPILED:
+        return _refuse_single
+    return partial(_called_in_single, network)
+
+
+def _in_half(network: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights that are in half precision by themselves."""
+    own = chain(network.named_parameters(), network.named_buffers())
+    return {name: weights for name, weights in own if weights.dtype in HALF}
+
+
+def _called_in_single(network: nn.Module, batch: Any) -> Any:
+    """Its answer with all weights in single precision: for this call alone, then they are its own again.
+
+    Raises ModelFailed where there is more to it in half precision than its weights.
+    """
+    weights = {name: half.float() for name, half in _in_half(network).items()}
+    try:
+        return functional_call(network, weights, (batch,))
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = re.sub(r"\s+", " ", str(error))[:300]
+        raise ModelFailed(
+            "The model's scores are too large for half precision, and its network cannot be called in single precision "
+            f"({reason}); have its module convert nothing to half precision."
+        ) from error
+
+
+def _refuse_single(_: Any) -> Any:
+    """What is compiled computes in what it was compiled for. Raises ModelFailed."""
+    raise ModelFailed(
+        "The model's scores are too large for half precision, and its weights were saved in it; call float() on the "
+        "network before it is scripted or exported, and attach the new file."
+    )
 
 
 def _from_state_dict(state: StateDict, module: ModuleType | None, spec: ModelSpec, options: ModelOptions) -> nn.Module:
     if module is None:
         raise ModelFailed("The model file is a state_dict, which needs its network; attach the Python file as module.")
     network = _construct(_network_class(module, spec.class_name), options.class_arguments)
-    own = network.state_dict()
-    # Weights that are just what the network wants stay where they are, mapped from the file; others are converted.
-    as_they_are = all(key in own and own[key].dtype == value.dtype for key, value in state.items())
+    # With `assign` only where it fits: a class may have a load_state_dict of its own, which need not know it.
+    how = {"assign": True} if fits_as_it_is(network, state) else {}
     try:
-        difference = network.load_state_dict(state, strict=False, assign=as_they_are)
+        difference = network.load_state_dict(state, strict=False, **how)
     except RuntimeError as error:
         reason = re.sub(r"\s+", " ", str(error))[:300]
         raise ModelFailed(
