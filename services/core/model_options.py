@@ -194,7 +194,8 @@ class ModelOptions(Section):
     )
     ignored_outputs: tuple[int, ...] | Literal["rest"] = Field(
         (),
-        description="Outputs or label values that belong to no structure; `rest` for all that mapping does not name.",
+        description="Outputs or label values that belong to no structure; `rest` for all that mapping does not name, "
+        "and for a graph's further outputs beside those that are named for the structures.",
     )
     bundle: dict[str, Any] = Field({}, description="For `monai_bundle`: entries of its configuration to override.")
 
