@@ -29,6 +29,7 @@ from services.worker.runtimes.declared_input import DeclaredInput, refuse_precis
 from services.worker.runtimes.module_file import import_module_file
 from services.worker.runtimes.named_outputs import answer_names, with_first_noted
 from services.worker.runtimes.tensorflow_artifact import ArtifactForm
+from services.worker.runtimes.unused_gpu import with_unused_gpu_noted
 
 UNSAFE = ("safe_mode", "unsafe_deserialization")
 """In every message of Keras about what safe_mode has refused."""
@@ -101,7 +102,7 @@ def load(spec: ModelSpec, artifact: Path, form: ArtifactForm, options: ModelOpti
     compiled = on_tensorflow and options.call is Call.SLIDING_WINDOW
     function = tensors.compiled(called) if compiled else called
     predictor = KerasPredictor(device, function, to_backend, to_torch, placed, outputs, spec.structures, options)
-    engine_model = EngineModel(spec, options, predictor)
+    engine_model = with_unused_gpu_noted(EngineModel(spec, options, predictor), options, device)
     in_order = len(outputs) > 1 and isinstance(getattr(model, "output", None), list | tuple)
     if not in_order or answer_names(outputs, spec.structures, options):
         return engine_model

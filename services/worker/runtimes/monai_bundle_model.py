@@ -34,11 +34,13 @@ from services.worker.engine.preprocessing import order_of_channels
 from services.worker.engine.windows import patch_starts
 from services.worker.masks import Masks
 from services.worker.model_stages import ModelStage, StageSeconds, StageTimes
+from services.worker.runtimes.base import LoadedModel
 from services.worker.runtimes.monai_bundle_config import BundleConfiguration, unwrapped
 from services.worker.runtimes.monai_bundle_folder import BundleFolder
 from services.worker.runtimes.monai_bundle_images import MemoryReader, grid_of
 from services.worker.runtimes.monai_bundle_weights import network_of
 from services.worker.runtimes.no_network import without_network
+from services.worker.runtimes.unused_gpu import with_unused_gpu_noted
 from services.worker.watch import Watch
 
 IMAGE, PREDICTION = "image", "pred"
@@ -48,13 +50,13 @@ PREPROCESSED, INFERRED = 0.1, 0.8
 """Share of a run that is done by then."""
 
 
-def load(archive: Path, spec: ModelSpec, options: ModelOptions) -> "BundleModel":
+def load(archive: Path, spec: ModelSpec, options: ModelOptions) -> LoadedModel:
     """The bundle of `archive`. Raises ModelFailed when it or an option cannot work."""
     device = device_of(options)
     folder = BundleFolder(archive)
     try:
         with _surroundings(folder):
-            return BundleModel(folder, spec, options, device)
+            return with_unused_gpu_noted(BundleModel(folder, spec, options, device), options, device)
     except BaseException:
         folder.close()
         raise

@@ -25,6 +25,7 @@ from services.worker.runtimes.base import LoadedModel
 from services.worker.runtimes.declared_input import DeclaredInput, refuse_precision
 from services.worker.runtimes.named_outputs import answer_names, with_first_noted
 from services.worker.runtimes.onnx_artifact import onnx_file
+from services.worker.runtimes.unused_gpu import with_unused_gpu_noted
 from services.worker.thread_limit import thread_limit
 
 CPU = "CPUExecutionProvider"
@@ -103,7 +104,7 @@ def load(spec: ModelSpec, options: ModelOptions) -> LoadedModel:
         session = open_session(path, device)
     _check_input(session, spec, options)
     predictor = OnnxPredictor(session, device, spec.structures, options)
-    model = EngineModel(spec, options, predictor)
+    model = with_unused_gpu_noted(EngineModel(spec, options, predictor), options, device)
     outputs = [output.name for output in session.get_outputs()]
     return model if predictor.named else with_first_noted(model, outputs, outputs[0], spec.structures)
 

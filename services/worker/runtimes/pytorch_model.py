@@ -18,6 +18,7 @@ from services.core.model_options import ModelOptions
 from services.core.model_spec import ModelSpec
 from services.worker.engine.devices import device_of, precision_of
 from services.worker.engine.model import EngineModel
+from services.worker.runtimes.base import LoadedModel
 from services.worker.runtimes.module_file import import_module_file
 from services.worker.runtimes.pytorch_artifact import (
     ArtifactForm,
@@ -27,6 +28,7 @@ from services.worker.runtimes.pytorch_artifact import (
     some_of,
     unpickle_whole_model,
 )
+from services.worker.runtimes.unused_gpu import with_unused_gpu_noted
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class TorchPredictor:
             return self.network(batch)
 
 
-def load(spec: ModelSpec, options: ModelOptions) -> EngineModel:
+def load(spec: ModelSpec, options: ModelOptions) -> LoadedModel:
     """The network of `spec`. Raises ModelFailed when a file or an option of it cannot work."""
     device = device_of(options)
     if spec.artifact is None:
@@ -76,7 +78,8 @@ def load(spec: ModelSpec, options: ModelOptions) -> EngineModel:
     single = None if precision is torch.float32 else TorchPredictor(network, device, torch.float32)
     # TorchScript and exported programs know no ndarray.
     takes_tensor = form in {ArtifactForm.TORCHSCRIPT, ArtifactForm.EXPORTED}
-    return EngineModel(spec, options, predictor, takes_tensor=takes_tensor, single=single)
+    model = EngineModel(spec, options, predictor, takes_tensor=takes_tensor, single=single)
+    return with_unused_gpu_noted(model, options, device, places_itself=not takes_tensor)
 
 
 def _from_state_dict(state: StateDict, module: ModuleType | None, spec: ModelSpec, options: ModelOptions) -> nn.Module:

@@ -22,6 +22,7 @@ from services.worker.runtimes.declared_input import DeclaredInput, refuse_precis
 from services.worker.runtimes.named_outputs import answer_names, with_first_noted
 from services.worker.runtimes.tensorflow_artifact import MOST_BYTES, MOST_FILES
 from services.worker.runtimes.unpacking import unpacked
+from services.worker.runtimes.unused_gpu import with_unused_gpu_noted
 
 SIGNATURE = "serving_default"
 
@@ -90,7 +91,8 @@ def load(spec: ModelSpec, artifact: Path, options: ModelOptions) -> LoadedModel:
     named = answer_names(outputs, spec.structures, options)
     first = None if named else _first(outputs)
     dtype = INPUT_TYPES[image.dtype.name]
-    model = EngineModel(spec, options, SavedModelPredictor(device, dtype, function, loaded, named, first))
+    predictor = SavedModelPredictor(device, dtype, function, loaded, named, first)
+    model = with_unused_gpu_noted(EngineModel(spec, options, predictor), options, device)
     return model if first is None else with_first_noted(model, outputs, first, spec.structures)
 
 
