@@ -113,7 +113,7 @@ class Inference(Section):
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="auto, cpu, cuda or cuda:N. `auto` is a GPU where there is one, and the CPU for `call: array`. A "
-        "GPU that is asked for and not there is an error.",
+        "GPU that is asked for and not there is an error; one that `auto` leaves unused is told in the time line.",
     )
     precision: Precision = Field(
         Precision.AUTO,
@@ -194,7 +194,8 @@ class ModelOptions(Section):
     )
     ignored_outputs: tuple[int, ...] | Literal["rest"] = Field(
         (),
-        description="Outputs or label values that belong to no structure; `rest` for all that mapping does not name.",
+        description="Outputs or label values that belong to no structure; `rest` for all that mapping does not name, "
+        "and for a graph's further outputs beside those that are named for the structures.",
     )
     bundle: dict[str, Any] = Field({}, description="For `monai_bundle`: entries of its configuration to override.")
 

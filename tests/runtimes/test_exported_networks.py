@@ -11,13 +11,17 @@ from monai.inferers.utils import sliding_window_inference
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from services.core.errors import ModelFailed
 from services.core.model_spec import ModelSpec
 from tests.runtimes import artifacts_onnx, artifacts_tensorflow
 from tests.runtimes.artifacts import imported, spec_of, write_source
 from tests.runtimes.artifacts_onnx import graph, onnx_spec
 from tests.runtimes.artifacts_tensorflow import keras_network, tensorflow_module, tensorflow_spec
 from tests.runtimes.network_cases import CASES, KERNEL, PATCH, SHAPE, Floats, onnx_network, tensorflow_network
-from tests.runtimes.running import segmented
+from tests.runtimes.running import Heard, segmented
+
+REST = {"ignored_outputs": "rest"}
+"""Deep supervision beside outputs that are named for the structures."""
 
 
 def volumes() -> tuple[NDArray[np.int16], NDArray[np.int16]]:
@@ -121,18 +125,44 @@ def test_outputs_named_for_structures_are_theirs(tmp_path: Path) -> None:
     path = artifacts_onnx.saved(tmp_path, graph(kernel, after=nodes, outputs=outputs))
     # When the model segments, then each structure is the output of its ID or name
     volume, _ = volumes()
-    first, second = segmented(onnx_spec(path, 2), volume)
+    first, second = segmented(onnx_spec(path, 2, options=REST), volume)
     np.testing.assert_array_equal(first, volume < 0)
     np.testing.assert_array_equal(second, volume > 0)
 
 
-def test_the_first_of_several_outputs_is_the_answer(tmp_path: Path) -> None:
+def test_the_first_of_several_outputs_is_the_answer_and_said_to_be(tmp_path: Path) -> None:
     outputs = [("scores", TensorProto.FLOAT), ("deep", TensorProto.FLOAT)]
     after = [helper.make_node("Neg", ["scores"], ["deep"])]
     path = artifacts_onnx.saved(tmp_path, graph(artifacts_onnx.pass_through(1), after=after, outputs=outputs))
     volume, _ = volumes()
-    (mask,) = segmented(onnx_spec(path), volume)
+    heard = Heard()
+    (mask,) = segmented(onnx_spec(path), volume, heard=heard)
     np.testing.assert_array_equal(mask, volume > 0)
+    assert heard.notes == [
+        "The model's output 'scores' is its answer, and 'deep' is ignored: none has the name of a structure (structure "
+        "0)."
+    ]
+
+
+@pytest.mark.parametrize("kind", ["keras", "SavedModel"])
+def test_the_first_of_several_layers_is_the_answer_and_said_to_be(kind: str, tmp_path: Path) -> None:
+    # Given a model that returns a list, as for deep supervision
+    keras = artifacts_tensorflow.keras()
+    image = keras.Input((*artifacts_tensorflow.FREE, 1), name="image")
+    layers = [keras.layers.Rescaling(sign, name=name)(image) for name, sign in (("a", 1.0), ("b", -1.0), ("c", 0.0))]
+    model = keras.Model(image, layers)
+    if kind == "keras":
+        path, first, others = artifacts_tensorflow.saved(tmp_path, model), "'a'", "'b', 'c'"
+    else:
+        model.export(tmp_path / "apart" / "network", verbose=False)
+        path, first, others = artifacts_tensorflow.zip_of(tmp_path), "'output_0'", "'output_1', 'output_2'"
+    # When it segments, then the first is its answer, and the run says so
+    volume, _ = volumes()
+    heard = Heard()
+    (mask,) = segmented(tensorflow_spec(path), volume, heard=heard)
+    np.testing.assert_array_equal(mask, volume > 0.5)
+    (note,) = heard.notes
+    assert f"output {first} is its answer, and {others} are ignored" in note
 
 
 @pytest.mark.parametrize("element", [TensorProto.BOOL, TensorProto.INT64, TensorProto.UINT8])
@@ -176,7 +206,14 @@ def test_a_dict_named_for_structures_is_theirs(kind: str, tmp_path: Path) -> Non
         path = artifacts_tensorflow.zip_of(tmp_path)
     # When it segments, then each structure is the entry of its ID or name
     volume, _ = volumes()
-    first, second = segmented(tensorflow_spec(path, count=2), volume)
+    heard = Heard()
+    first, second = segmented(tensorflow_spec(path, count=2, options=REST), volume, heard=heard)
+    assert heard.notes == []
+    # But only where that entry is said to be nobody's
+    with pytest.raises(
+        ModelFailed, match=r"'structure 0' \(0\), 'structure 1' \(structure 1\), and output 'deep' with"
+    ):
+        segmented(tensorflow_spec(path, count=2), volume)
     np.testing.assert_array_equal(first, volume < 0)
     np.testing.assert_array_equal(second, volume > 0)
 

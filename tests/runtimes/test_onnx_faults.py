@@ -195,6 +195,17 @@ BAD: dict[str, tuple[Callable[[Path], ModelSpec], str]] = {
         lambda f: of(f, two_named("1", "other"), 2),
         r"outputs named for 1, but none for 'structure 0'; name an output for each structure",
     ),
+    "names and others": (
+        lambda f: of(f, two_named("1", "structure 0"), 2),
+        r"outputs named for 'structure 0' \(structure 0\), 'structure 1' \(1\), and output 'scores' without a "
+        r"structure\. Declare a structure for each output, or set the option ignored_outputs to rest",
+    ),
+    "names and others, ignored by number": (
+        lambda f: of(
+            f, two_named("1", "deep"), structures=(StructureSpec("it", "1"),), options={"ignored_outputs": [0, 2]}
+        ),
+        r"outputs 'scores', 'deep' without a structure.*ignored_outputs to rest",
+    ),
     "another precision": (
         lambda f: of(f, graph(KERNEL), options={"inference": {"precision": "float16"}}),
         r"inference\.precision cannot be float16; export the model in that precision",
@@ -307,7 +318,8 @@ def test_a_loaded_zip_leaves_nothing_in_the_scratch_folder(tmp_path: Path, monke
 def test_a_structure_found_by_name_wins_over_none(tmp_path: Path) -> None:
     # Given structures without IDs, and outputs of their names among others
     structures = (StructureSpec("left"), StructureSpec("right"))
-    spec = of(tmp_path, two_named("right", "left"), structures=structures)
+    options = {"ignored_outputs": "rest"}
+    spec = of(tmp_path, two_named("right", "left"), structures=structures, options=options)
     # When the model segments, then each is found by its name
     masks = segmented(spec, -VOLUME)
     for mask in masks:

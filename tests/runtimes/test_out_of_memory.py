@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings
 
 import numpy as np
 import pytest
+import torch
 from onnx import TensorProto, helper
 
 from services.core.errors import ModelFailed
 from services.core.model_spec import ModelSpec
-from tests.runtimes import artifacts_onnx, artifacts_tensorflow
+from tests.runtimes import artifacts, artifacts_onnx, artifacts_tensorflow
 from tests.runtimes.running import Heard, segmented
 
 TOO_MUCH = 2**19
@@ -55,7 +57,40 @@ def saved_model(folder: Path, patches_at_once: int) -> ModelSpec:
     return artifacts_tensorflow.tensorflow_spec(archive, options=BY_TWO)
 
 
-@pytest.mark.parametrize("make", [onnx_graph, saved_model])
+GREEDY = f"""
+import torch
+
+
+class Greedy(torch.nn.Module):
+    def __init__(self, patches_at_once: int):
+        super().__init__()
+        self.patches_at_once = patches_at_once
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        rows = max(image.shape[0] - self.patches_at_once, 0) * {TOO_MUCH}
+        return image + torch.ones([rows, {TOO_MUCH}]).sum()
+"""
+
+
+def whole_model(folder: Path, patches_at_once: int) -> ModelSpec:
+    """The same in PyTorch, which has no type of its own for what the host's memory lacks."""
+    source = artifacts.write_source(folder, GREEDY)
+    with artifacts.imported(source) as module:
+        torch.save(module.Greedy(patches_at_once), folder / "model.pt")
+    return artifacts.spec_of(folder / "model.pt", source, allow_pickle=True, options=BY_TWO)
+
+
+def torchscript(folder: Path, patches_at_once: int) -> ModelSpec:
+    """The same as TorchScript, which has no type for a device's either."""
+    with artifacts.imported(artifacts.write_source(folder, GREEDY)) as module, catch_warnings(action="ignore"):
+        torch.jit.script(module.Greedy(patches_at_once)).save(str(folder / "script.pt"))
+    return artifacts.spec_of(folder / "script.pt", options=BY_TWO)
+
+
+ALL = [onnx_graph, saved_model, torchscript, whole_model]
+
+
+@pytest.mark.parametrize("make", ALL)
 def test_a_second_run_is_done_patch_by_patch(make: Callable[[Path, int], ModelSpec], tmp_path: Path) -> None:
     # Given a model that finds room for one patch at a time
     spec, heard = make(tmp_path, 1), Heard()
@@ -67,7 +102,7 @@ def test_a_second_run_is_done_patch_by_patch(make: Callable[[Path, int], ModelSp
     assert [note.partition(";")[0] for note in heard.notes] == ["The device ran out of memory"]
 
 
-@pytest.mark.parametrize("make", [onnx_graph, saved_model])
+@pytest.mark.parametrize("make", ALL)
 def test_a_model_without_room_for_one_patch_says_so(make: Callable[[Path, int], ModelSpec], tmp_path: Path) -> None:
     with pytest.raises(ModelFailed, match="needs more memory than its device has, even one patch at a time"):
         segmented(make(tmp_path, 0), np.zeros((8, 8, 8), np.int16))

@@ -1,5 +1,6 @@
 """On which device a model runs, and with which precision."""
 
+import re
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from services.core.model_options import ModelOptions
 
 DTYPES = {Precision.FLOAT32: torch.float32, Precision.FLOAT16: torch.float16, Precision.BFLOAT16: torch.bfloat16}
+
+OUT_OF_MEMORY = re.compile(r"CUDA out of memory|DefaultCPUAllocator: .*memory|STATUS_ALLOC_FAILED")
+"""What torch's allocators, and the CUDA libraries below it, say."""
 
 
 def device_of(options: "ModelOptions") -> torch.device:
@@ -33,6 +37,12 @@ def device_of(options: "ModelOptions") -> torch.device:
             "option inference.device to one of these, or give the worker the device."
         ) from error
     return device
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch means by it that a device, or the host, has no more memory: memory of the host, and TorchScript,
+    have no type of their own for it."""
+    return isinstance(error, torch.OutOfMemoryError) or OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def precision_of(options: "ModelOptions", device: torch.device) -> torch.dtype:

@@ -23,11 +23,13 @@ from services.core.model_options import ModelOptions
 from services.core.model_spec import ModelSpec, StructureSpec
 from services.worker.engine.devices import device_of
 from services.worker.engine.model import EngineModel
+from services.worker.runtimes.base import LoadedModel
 from services.worker.runtimes.channels_last import from_channels_last, to_channels_last
 from services.worker.runtimes.declared_input import DeclaredInput, refuse_precision
 from services.worker.runtimes.module_file import import_module_file
-from services.worker.runtimes.named_outputs import answer_names
+from services.worker.runtimes.named_outputs import answer_names, with_first_noted
 from services.worker.runtimes.tensorflow_artifact import ArtifactForm
+from services.worker.runtimes.unused_gpu import with_unused_gpu_noted
 
 UNSAFE = ("safe_mode", "unsafe_deserialization")
 """In every message of Keras about what safe_mode has refused."""
@@ -51,6 +53,7 @@ class KerasPredictor:
     outputs: Sequence[str]
     """Names of what the model returns a list of."""
     structures: Sequence[StructureSpec]
+    options: ModelOptions
 
     def __call__(self, batch: Any) -> Any:
         with self.placed():
@@ -58,14 +61,14 @@ class KerasPredictor:
         entries = answer if isinstance(answer, dict) else {}
         if isinstance(answer, list | tuple) and len(answer) == len(self.outputs):
             entries = dict(zip(self.outputs, answer, strict=True))
-        if named := answer_names(list(entries), self.structures):
+        if named := answer_names(list(entries), self.structures, self.options):
             answer = {name: entries[name] for name in named}
         elif isinstance(answer, dict) and len(answer) == 1:
             [answer] = answer.values()
         return from_channels_last(answer, self.to_torch)
 
 
-def load(spec: ModelSpec, artifact: Path, form: ArtifactForm, options: ModelOptions) -> EngineModel:
+def load(spec: ModelSpec, artifact: Path, form: ArtifactForm, options: ModelOptions) -> LoadedModel:
     """The model of `spec`. Raises ModelFailed when a file or an option of it cannot work."""
     refuse_precision(options)
     on_tensorflow = find_spec("tensorflow") is not None
@@ -98,9 +101,12 @@ def load(spec: ModelSpec, artifact: Path, form: ArtifactForm, options: ModelOpti
     # Patches have one shape, or two, so that a graph of each pays; volumes have as many as there are patients.
     compiled = on_tensorflow and options.call is Call.SLIDING_WINDOW
     function = tensors.compiled(called) if compiled else called
-    return EngineModel(
-        spec, options, KerasPredictor(device, function, to_backend, to_torch, placed, outputs, spec.structures)
-    )
+    predictor = KerasPredictor(device, function, to_backend, to_torch, placed, outputs, spec.structures, options)
+    engine_model = with_unused_gpu_noted(EngineModel(spec, options, predictor), options, device)
+    in_order = len(outputs) > 1 and isinstance(getattr(model, "output", None), list | tuple)
+    if not in_order or answer_names(outputs, spec.structures, options):
+        return engine_model
+    return with_first_noted(engine_model, outputs, outputs[0], spec.structures)
 
 
 def _itself(values: Any) -> Any:

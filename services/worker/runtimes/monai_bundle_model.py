@@ -28,17 +28,19 @@ from services.worker.engine.answers import as_tensor
 from services.worker.engine.canvas import bring_back, canvas_on, in_slabs
 from services.worker.engine.cleanup import clean, cleanup_of
 from services.worker.engine.decisions import decider, refuse_nan
-from services.worker.engine.devices import device_of
+from services.worker.engine.devices import device_of, is_out_of_memory
 from services.worker.engine.grids import Grid
 from services.worker.engine.preprocessing import order_of_channels
 from services.worker.masks import Masks
 from services.worker.model_stages import ModelStage, StageSeconds, StageTimes
+from services.worker.runtimes.base import LoadedModel
 from services.worker.runtimes.monai_bundle_config import BundleConfiguration, unwrapped
 from services.worker.runtimes.monai_bundle_folder import BundleFolder
 from services.worker.runtimes.monai_bundle_images import MemoryReader, grid_of
 from services.worker.runtimes.monai_bundle_inferer import counted, patch_by_patch, sliding_windows
 from services.worker.runtimes.monai_bundle_weights import network_of
 from services.worker.runtimes.no_network import without_network
+from services.worker.runtimes.unused_gpu import with_unused_gpu_noted
 from services.worker.watch import Watch
 
 IMAGE, PREDICTION = "image", "pred"
@@ -48,13 +50,13 @@ PREPROCESSED, INFERRED = 0.1, 0.8
 """Share of a run that is done by then."""
 
 
-def load(archive: Path, spec: ModelSpec, options: ModelOptions) -> "BundleModel":
+def load(archive: Path, spec: ModelSpec, options: ModelOptions) -> LoadedModel:
     """The bundle of `archive`. Raises ModelFailed when it or an option cannot work."""
     device = device_of(options)
     folder = BundleFolder(archive)
     try:
         with _surroundings(folder):
-            return BundleModel(folder, spec, options, device)
+            return with_unused_gpu_noted(BundleModel(folder, spec, options, device), options, device)
     except BaseException:
         folder.close()
         raise
@@ -114,7 +116,9 @@ class BundleModel:
                 with times.timed(ModelStage.PLACE):
                     result, grid = self._placed(self._postprocessed(data))
                     self._draw(result, grid, volumes, masks)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             return False
         return True
 

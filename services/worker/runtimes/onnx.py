@@ -1,7 +1,7 @@
 """ONNX graphs, run by ONNX Runtime: float32 or float16 (patches, channels, depth, height, width) in, the same out.
 
 The first output is the answer, with an output per structure or class on its second axis; or, where there are several
-and they are named for the structures, one each.
+and they are named for the structures, one each, and no others unless `ignored_outputs` is rest.
 """
 
 from importlib.util import find_spec

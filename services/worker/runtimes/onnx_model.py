@@ -21,9 +21,11 @@ from services.core.model_options import ModelOptions
 from services.core.model_spec import ModelSpec, StructureSpec
 from services.worker.engine.devices import device_of
 from services.worker.engine.model import EngineModel
+from services.worker.runtimes.base import LoadedModel
 from services.worker.runtimes.declared_input import DeclaredInput, refuse_precision
-from services.worker.runtimes.named_outputs import answer_names
+from services.worker.runtimes.named_outputs import answer_names, with_first_noted
 from services.worker.runtimes.onnx_artifact import onnx_file
+from services.worker.runtimes.unused_gpu import with_unused_gpu_noted
 from services.worker.thread_limit import thread_limit
 
 CPU = "CPUExecutionProvider"
@@ -46,10 +48,9 @@ class OnnxPredictor:
         session: onnxruntime.InferenceSession,
         device: torch.device,
         structures: Sequence[StructureSpec],
-        *,
-        shrink: bool,
+        options: ModelOptions,
     ) -> None:
-        """`shrink`: give memory back after each call, for calls that differ in size.
+        """Prepare calls of a session that runs on that device.
 
         Raises ModelFailed when the graph's outputs cannot be an answer.
         """
@@ -57,8 +58,8 @@ class OnnxPredictor:
         self._session = session
         self._input = session.get_inputs()[0]
         outputs = session.get_outputs()
-        self._named = answer_names([output.name for output in outputs], structures)
-        self._answers = self._named or (outputs[0].name,)
+        self.named = answer_names([output.name for output in outputs], structures, options)
+        self._answers = self.named or (outputs[0].name,)
         for output in outputs:
             if output.name in self._answers and not output.type.startswith("tensor("):
                 raise ModelFailed(
@@ -66,7 +67,8 @@ class OnnxPredictor:
                 )
         self._run_options = onnxruntime.RunOptions()
         self._run_options.log_severity_level = ERRORS_ONLY
-        if shrink:
+        if options.call is Call.TENSOR:
+            # Calls differ in size, and the arena would keep the room of the largest.
             arena = "cpu:0" if device.type == "cpu" else f"gpu:{device.index or 0}"
             self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arena)
 
@@ -91,18 +93,20 @@ class OnnxPredictor:
             raise
         binding.synchronize_outputs()
         answers = [_as_tensor(value) for value in binding.get_outputs_as_ortvaluevector()]
-        return dict(zip(self._named, answers, strict=True)) if self._named else answers[0]
+        return dict(zip(self.named, answers, strict=True)) if self.named else answers[0]
 
 
-def load(spec: ModelSpec, options: ModelOptions) -> EngineModel:
+def load(spec: ModelSpec, options: ModelOptions) -> LoadedModel:
     """The model of `spec`. Raises ModelFailed when its file or an option cannot work."""
     refuse_precision(options)
     device = onnx_device(options)
     with onnx_file(spec.artifact) as path:
         session = open_session(path, device)
     _check_input(session, spec, options)
-    predictor = OnnxPredictor(session, device, spec.structures, shrink=options.call is Call.TENSOR)
-    return EngineModel(spec, options, predictor)
+    predictor = OnnxPredictor(session, device, spec.structures, options)
+    model = with_unused_gpu_noted(EngineModel(spec, options, predictor), options, device)
+    outputs = [output.name for output in session.get_outputs()]
+    return model if predictor.named else with_first_noted(model, outputs, outputs[0], spec.structures)
 
 
 def onnx_device(options: ModelOptions) -> torch.device:

@@ -20,8 +20,9 @@ from services.core.errors import ModelFailed
 from services.core.model_choices import Call
 from services.core.model_options import ModelOptions
 from services.core.model_spec import ModelSpec
-from services.worker.engine.devices import device_of, precision_of
+from services.worker.engine.devices import device_of, is_out_of_memory, precision_of
 from services.worker.engine.model import EngineModel
+from services.worker.runtimes.base import LoadedModel
 from services.worker.runtimes.module_file import import_module_file
 from services.worker.runtimes.pytorch_artifact import (
     ArtifactForm,
@@ -32,6 +33,7 @@ from services.worker.runtimes.pytorch_artifact import (
     some_of,
     unpickle_whole_model,
 )
+from services.worker.runtimes.unused_gpu import with_unused_gpu_noted
 
 COMPILED = frozenset({ArtifactForm.TORCHSCRIPT, ArtifactForm.EXPORTED})
 
@@ -49,6 +51,15 @@ class TorchPredictor:
     precision: torch.dtype
 
     def __call__(self, batch: Any) -> Any:
+        """Raises torch.OutOfMemoryError also where torch itself has no such name for it."""
+        try:
+            return self._answered(batch)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or not is_out_of_memory(error):
+                raise
+            raise torch.OutOfMemoryError(str(error)) from error
+
+    def _answered(self, batch: Any) -> Any:
         if isinstance(batch, np.ndarray) or not batch.is_floating_point():
             return self.network(batch)
         if self.device.type == "cuda":
@@ -57,7 +68,7 @@ class TorchPredictor:
             return self.network(batch)
 
 
-def load(spec: ModelSpec, options: ModelOptions) -> EngineModel:
+def load(spec: ModelSpec, options: ModelOptions) -> LoadedModel:
     """The network of `spec`. Raises ModelFailed when a file or an option of it cannot work."""
     device = device_of(options)
     if spec.artifact is None:
@@ -86,7 +97,8 @@ def load(spec: ModelSpec, options: ModelOptions) -> EngineModel:
     predictor = TorchPredictor(network, device, precision)
     single = None if precision is torch.float32 else TorchPredictor(_single(network, form), device, torch.float32)
     # TorchScript and exported programs know no ndarray.
-    return EngineModel(spec, options, predictor, takes_tensor=form in COMPILED, single=single)
+    model = EngineModel(spec, options, predictor, takes_tensor=form in COMPILED, single=single)
+    return with_unused_gpu_noted(model, options, device, places_itself=form not in COMPILED)
 
 
 def _single(network: nn.Module, form: ArtifactForm) -> Network:
@@ -112,9 +124,9 @@ def _called_in_single(network: nn.Module, batch: Any) -> Any:
     weights = {name: half.float() for name, half in _in_half(network).items()}
     try:
         return functional_call(network, weights, (batch,))
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         reason = re.sub(r"\s+", " ", str(error))[:300]
         raise ModelFailed(
             "The model's scores are too large for half precision, and its network cannot be called in single precision "

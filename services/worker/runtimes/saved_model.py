@@ -16,11 +16,13 @@ from services.core.errors import ModelFailed, RuntimeUnavailable
 from services.core.model_options import ModelOptions
 from services.core.model_spec import ModelSpec
 from services.worker.engine.model import EngineModel
+from services.worker.runtimes.base import LoadedModel
 from services.worker.runtimes.channels_last import from_channels_last, to_channels_last
 from services.worker.runtimes.declared_input import DeclaredInput, refuse_precision
-from services.worker.runtimes.named_outputs import answer_names
+from services.worker.runtimes.named_outputs import answer_names, with_first_noted
 from services.worker.runtimes.tensorflow_artifact import MOST_BYTES, MOST_FILES
 from services.worker.runtimes.unpacking import unpacked
+from services.worker.runtimes.unused_gpu import with_unused_gpu_noted
 
 SIGNATURE = "serving_default"
 
@@ -55,7 +57,7 @@ class SavedModelPredictor:
         return from_channels_last(answer, lambda values: tensors.to_torch(values, self.device))
 
 
-def load(spec: ModelSpec, artifact: Path, options: ModelOptions) -> EngineModel:
+def load(spec: ModelSpec, artifact: Path, options: ModelOptions) -> LoadedModel:
     """The model of `spec`.
 
     Raises ModelFailed when its file or an option cannot work, RuntimeUnavailable where TensorFlow is not installed.
@@ -86,10 +88,12 @@ def load(spec: ModelSpec, artifact: Path, options: ModelOptions) -> EngineModel:
             "float16."
         )
     declared.check(spec, options, channels_last=True)
-    named = answer_names(outputs, spec.structures)
+    named = answer_names(outputs, spec.structures, options)
     first = None if named else _first(outputs)
     dtype = INPUT_TYPES[image.dtype.name]
-    return EngineModel(spec, options, SavedModelPredictor(device, dtype, function, loaded, named, first))
+    predictor = SavedModelPredictor(device, dtype, function, loaded, named, first)
+    model = with_unused_gpu_noted(EngineModel(spec, options, predictor), options, device)
+    return model if first is None else with_first_noted(model, outputs, first, spec.structures)
 
 
 def _read(artifact: Path, tf: Any) -> Any:

@@ -2,7 +2,7 @@
 
 Both have channels last: the engine's (patches, channels, depth, height, width) becomes (patches, depth, height, width,
 channels) and back. The first output is the answer; or, where there are several and they are named for the structures,
-one each.
+one each, and no others unless `ignored_outputs` is rest.
 """
 
 from importlib.util import find_spec

@@ -21,6 +21,7 @@ from services.worker.engine.devices import device_of
 from services.worker.engine.model import EngineModel
 from services.worker.runtimes.base import LoadedModel, NotedModel
 from services.worker.runtimes.ubjson import check_ubjson
+from services.worker.runtimes.unused_gpu import unused_gpu
 from services.worker.runtimes.voxel_labels import (
     check_column_count,
     declared_columns,
@@ -130,7 +131,7 @@ def _on_its_device(booster: Any, options: ModelOptions) -> tuple[bool, str | Non
     Raises ModelFailed when the device that was asked for is not to be had.
     """
     device = device_of(options)
-    note = None
+    note = unused_gpu(options, device)
     if device.type == "cuda" and not xgboost.build_info().get("USE_CUDA"):
         if options.inference.device != "auto":
             raise ModelFailed(
