@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ from services.core.volumes import Volume
 from services.core.wire.model_input import encode_model_input
 from services.core.wire.model_output import ModelOutput, decode_model_output
 from services.core.wire.segmentations import Progress, decode_progress, decode_task
+from tests.ports import free_port
 
 T = TypeVar("T")
 
@@ -70,12 +70,6 @@ def _ends(process: subprocess.Popen[bytes]) -> bool:
 def _polled_database(url: str) -> Database:
     """Kept because to make one costs several times what one look at a job does; its connections are not."""
     return Database(url)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def small_volume(shape: tuple[int, int, int] = (8, 80, 100), channel_id: str = "1") -> Volume:
@@ -202,13 +196,16 @@ class Deployment:
         return self.log_dir / f"{name}.log"
 
     def ready(self, name: str = "api") -> bool:
-        return self.answers(name) and http.get(f"{self.at(name).url}/readyz").status_code == 200
+        return self.answers(name) and self._answers(name, "/readyz")
 
     def answers(self, name: str = "api") -> bool:
         if self.processes[name].poll() is not None:
             raise AssertionError(self.log_of(name).read_text()[-3000:])
+        return self._answers(name, "/healthz")
+
+    def _answers(self, name: str, path: str) -> bool:
         try:
-            return http.get(f"{self.at(name).url}/healthz").status_code == 200
+            return http.get(f"{self.at(name).url}{path}").status_code == 200
         except httpx.TransportError:
             return False
 

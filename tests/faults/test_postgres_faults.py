@@ -1,6 +1,5 @@
 """PostgreSQL restarts, goes away, freezes, or its replies get lost: no attempt is lost by it, nothing is done twice."""
 
-import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from tests.faults.conftest import MakeBreakable
 from tests.faults.processes import freeze, frozen, kill_at_once, thaw, worker_processes
 from tests.faults.servers import FAST, IMMEDIATE
 from tests.faults.verdicts import assert_done_once, files_of, logged
+from tests.log_lines import logged_records
 from tests.slow_model import SLOW_MODEL, Gate, sleeping, wait_until_running, with_slow_model
 
 LEASE_SECONDS = 5
@@ -237,8 +237,7 @@ def test_a_backend_frozen_in_a_transaction_holds_up_its_own_job_alone(
 
 
 def held_up_by(deployment: BreakableDeployment, job_id: UUID) -> int | None:
-    lines = (deployment.log_dir / "api.log").read_text(encoding="utf-8").splitlines()
-    told = [json.loads(line) for line in lines if "holds up a job" in line and str(job_id) in line]
+    told = logged_records(deployment.log_of("api"), "holds up a job", str(job_id))
     return told[-1]["backend_pid"] if told else None
 
 

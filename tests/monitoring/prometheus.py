@@ -12,7 +12,8 @@ import httpx
 import pytest
 import yaml
 
-from tests.deployment import free_port, http, wait_for
+from tests.deployment import http, wait_for
+from tests.ports import free_port
 
 NEEDS_PROMETHEUS = pytest.mark.skipif(
     shutil.which("prometheus") is None or shutil.which("promtool") is None,

@@ -13,11 +13,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from services.core.db import tokens
 from services.worker.gpu_metrics import GpuMetrics
 from tests.conftest import MakeDeployment
-from tests.deployment import SAMPLE_MODEL, Deployment, free_port, http, request_body, wait_for
+from tests.deployment import SAMPLE_MODEL, Deployment, http, request_body, wait_for
 from tests.end_to_end.test_bad_voxels import DAMAGED, body_with
 from tests.monitoring.exported import Exported, scraped
 from tests.monitoring.files import ALERTS, ROOT, TARGET_LABELS, aggregations, alerts, all_queries, selectors
 from tests.monitoring.prometheus import NEEDS_PROMETHEUS, Prometheus, watching
+from tests.ports import free_port
 from tests.worker.test_gpu_metrics import driver
 
 JOBS = 6
