@@ -22,6 +22,7 @@ from services.client.local import children
 from services.core.db import tokens
 from services.core.db.session import Database
 from services.core.db.tables import SegmentationJobRow
+from services.core.errors import DatabaseUnavailable
 from services.core.model_library import ModelLibrary
 from services.core.settings import Settings
 from services.core.volumes import Volume
@@ -240,12 +241,19 @@ class Deployment:
 
     def row(self, job_id: UUID) -> SegmentationJobRow:
         database = _polled_database(self.settings.database_url)
-        try:
-            return database.run(
-                lambda session: session.scalars(select(SegmentationJobRow).where(SegmentationJobRow.id == job_id)).one()
-            )
-        finally:
-            database.close()
+        query = select(SegmentationJobRow).where(SegmentationJobRow.id == job_id)
+
+        def look() -> SegmentationJobRow | None:
+            try:
+                return database.run(lambda session: session.scalars(query).one())
+            except DatabaseUnavailable:  # a busy machine may be late to let this one in as well
+                return None
+            finally:
+                database.close()
+
+        found = wait_for(look, "PostgreSQL to answer")
+        assert found is not None
+        return found
 
     def new_token(self, name: str, *scopes: str, **options: Any) -> str:
         """The secret of a new token."""
