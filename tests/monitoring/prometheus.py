@@ -29,7 +29,7 @@ class Prometheus:
 
     def asked(self, path: str, **parameters: str) -> Any:
         """What its HTTP API answers; fails where that is an error."""
-        response = http.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=10)
+        response = http.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=60)
         answer = response.json()
         assert answer["status"] == "success", f"{parameters}: {answer}"
         return answer["data"]
@@ -50,9 +50,9 @@ class Prometheus:
 
 @contextmanager
 def watching(targets: Mapping[str, Sequence[str]], rules: Path, folder: Path) -> Iterator[Prometheus]:
-    """Scrapes every second: `targets` are addresses by job."""
+    """Scrapes every other second: `targets` are addresses by job."""
     config = {
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "global": {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "1s"},
         "rule_files": [str(rules)],
         "scrape_configs": [
             {"job_name": job, "static_configs": [{"targets": list(addresses)}]} for job, addresses in targets.items()
@@ -84,4 +84,4 @@ def watching(targets: Mapping[str, Sequence[str]], rules: Path, folder: Path) ->
         yield Prometheus(f"http://{address}")
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=120)
