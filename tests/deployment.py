@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,12 +22,14 @@ from services.client.local import children
 from services.core.db import tokens
 from services.core.db.session import Database
 from services.core.db.tables import SegmentationJobRow
+from services.core.errors import DatabaseUnavailable
 from services.core.model_library import ModelLibrary
 from services.core.settings import Settings
 from services.core.volumes import Volume
 from services.core.wire.model_input import encode_model_input
 from services.core.wire.model_output import ModelOutput, decode_model_output
 from services.core.wire.segmentations import Progress, decode_progress, decode_task
+from tests.ports import free_port
 
 T = TypeVar("T")
 
@@ -74,12 +75,6 @@ def _ends(process: subprocess.Popen[bytes]) -> bool:
 def _polled_database(url: str) -> Database:
     """Kept because to make one costs several times what one look at a job does; its connections are not."""
     return Database(url)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def small_volume(shape: tuple[int, int, int] = (8, 80, 100), channel_id: str = "1") -> Volume:
@@ -206,13 +201,16 @@ class Deployment:
         return self.log_dir / f"{name}.log"
 
     def ready(self, name: str = "api") -> bool:
-        return self.answers(name) and http.get(f"{self.at(name).url}/readyz").status_code == 200
+        return self.answers(name) and self._answers(name, "/readyz")
 
     def answers(self, name: str = "api") -> bool:
         if self.processes[name].poll() is not None:
             raise AssertionError(self.log_of(name).read_text()[-3000:])
+        return self._answers(name, "/healthz")
+
+    def _answers(self, name: str, path: str) -> bool:
         try:
-            return http.get(f"{self.at(name).url}/healthz").status_code == 200
+            return http.get(f"{self.at(name).url}{path}").status_code == 200
         except httpx.TransportError:
             return False
 
@@ -247,12 +245,19 @@ class Deployment:
 
     def row(self, job_id: UUID) -> SegmentationJobRow:
         database = _polled_database(self.settings.database_url)
-        try:
-            return database.run(
-                lambda session: session.scalars(select(SegmentationJobRow).where(SegmentationJobRow.id == job_id)).one()
-            )
-        finally:
-            database.close()
+        query = select(SegmentationJobRow).where(SegmentationJobRow.id == job_id)
+
+        def look() -> SegmentationJobRow | None:
+            try:
+                return database.run(lambda session: session.scalars(query).one())
+            except DatabaseUnavailable:  # a busy machine may be late to let this one in as well
+                return None
+            finally:
+                database.close()
+
+        found = wait_for(look, "PostgreSQL to answer")
+        assert found is not None
+        return found
 
     def new_token(self, name: str, *scopes: str, **options: Any) -> str:
         """The secret of a new token."""

@@ -17,7 +17,8 @@ from services.core.db.session import Database
 from services.core.model_library import ModelLibrary
 from tests.charts.rendering import CHART, Document, Rendered, render, values_of
 from tests.charts.test_settings import environment_of
-from tests.deployment import SAMPLE_FAMILY, SAMPLE_MODEL, free_port, http, wait_for
+from tests.deployment import SAMPLE_FAMILY, SAMPLE_MODEL, http, wait_for
+from tests.ports import free_port
 
 ROOT = CHART.parents[1]
 """What the images have at /app."""

@@ -9,7 +9,8 @@ import pytest
 
 from tests.charts.rendering import CHART, Document, shape
 from tests.conftest import MakeDeployment
-from tests.deployment import SAMPLE_MODEL, Deployment, free_port
+from tests.deployment import SAMPLE_MODEL, Deployment
+from tests.ports import free_port
 
 SCRIPT = CHART / "files" / "segment_phantom.py"
 API_LIBRARIES_ONLY = "SimpleITK", "httpx", "torch", "typer", "rich", "matplotlib"

@@ -10,7 +10,7 @@ import pytest
 
 from services.api.console import build_assets
 from services.api.console.viewer.viewer import ASSETS
-from tests.deployment import free_port
+from tests.ports import free_port
 
 
 @pytest.mark.parametrize(("options", "status"), [(["--optional"], 0), ([], 1)], ids=["optional", "asked for"])

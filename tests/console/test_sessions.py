@@ -181,8 +181,8 @@ def test_a_session_is_over_once_its_account_has_changed(deployment: Deployment, 
 
 
 def test_a_session_ends_when_nobody_uses_it_however_often_its_page_asks(own_deployment: MakeDeployment) -> None:
-    # Given sessions that last 3 seconds without use
-    deployment = own_deployment(session_secret=SECRET, session_idle_minutes=0.05).start_api()
+    # Given sessions that last 10 seconds without use
+    deployment = own_deployment(session_secret=SECRET, session_idle_minutes=10 / 60).start_api()
     create_account(deployment, "ada", "admin")
     with visitor(deployment, "ada") as found:
         # When only the page's own script asks, several times a second
@@ -195,8 +195,8 @@ def test_a_session_ends_when_nobody_uses_it_however_often_its_page_asks(own_depl
 
 
 def test_a_session_ends_after_its_hours_however_much_it_is_used(own_deployment: MakeDeployment) -> None:
-    # Given sessions that last 3 seconds in all
-    deployment = own_deployment(session_secret=SECRET, session_hours=3 / 3600).start_api()
+    # Given sessions that last 15 seconds in all
+    deployment = own_deployment(session_secret=SECRET, session_hours=15 / 3600).start_api()
     create_account(deployment, "ada", "admin")
     with visitor(deployment, "ada") as found:
         assert found.is_in()

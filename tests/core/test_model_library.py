@@ -21,7 +21,8 @@ from services.core.model_library import ImportReport, ModelLibrary
 from services.core.model_spec import ModelSpec
 from services.core.wire.catalogue import decode_family, encode_family
 from services.core.wire.fields import Encoding
-from tests.deployment import SAMPLE_FAMILY, SAMPLE_MODEL, free_port
+from tests.deployment import SAMPLE_FAMILY, SAMPLE_MODEL
+from tests.ports import free_port
 
 SAMPLE = SAMPLE_FAMILY.read_bytes()
 FAMILY = decode_family(SAMPLE).canonical_name

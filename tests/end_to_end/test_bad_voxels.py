@@ -1,16 +1,20 @@
 """Voxel data that is not what it claims: the request is accepted, and the job says what was wrong."""
 
 import gzip
+import re
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from services.core.jobs import JobErrorCode
 from services.core.wire._pb import Model_pb2 as pb
 from tests.conftest import MakeDeployment
 from tests.deployment import Deployment, request_body, small_volume, wait_for
+from tests.faults.processes import worker_processes
 
 SHAPE = (4, 30, 20)
 SIZE = 2 * 4 * 30 * 20
@@ -18,7 +22,7 @@ SIZE = 2 * 4 * 30 * 20
 
 @pytest.fixture(scope="module")
 def deployment(new_deployment: MakeDeployment) -> Deployment:
-    return new_deployment(keep_inputs="never").import_sample().start_api().start_worker()
+    return new_deployment(keep_inputs="never").import_sample().start_api().start_worker(until_ready=True)
 
 
 def body_with(data: bytes) -> bytes:
@@ -66,15 +70,14 @@ def test_a_few_bytes_cannot_claim_gigabytes(deployment: Deployment) -> None:
     message = pb.ModelInput.FromString(body_with(SOUND))
     volume = message.Channels[0].CalibratedVolume.Volume
     volume.Width = volume.Height = volume.Depth = 1024
-    before = _shared_memory_mib()
-    job_id = deployment.submit(message.SerializeToString())
-    most = before
-    while (progress := deployment.progress(job_id)).error_text == "":
-        most = max(most, _shared_memory_mib())
+    worker = worker_processes(deployment)
+    before = _most_memory_mib(worker)
+    progress = deployment.finished(deployment.submit(message.SerializeToString()))
     assert progress.error_code is WRONG_SIZE
-    assert most - before < 256
+    assert _most_memory_mib(worker) - before < 256
 
 
-def _shared_memory_mib() -> float:
-    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Shmem:")) / 1024
+def _most_memory_mib(processes: Sequence[psutil.Process]) -> float:
+    """The most that they have ever had in memory, what is shared included."""
+    status = [Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8") for process in processes]
+    return sum(int(re.findall(r"^VmHWM:\s+(\d+) kB$", text, re.MULTILINE)[0]) for text in status) / 1024

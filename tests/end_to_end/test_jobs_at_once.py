@@ -164,17 +164,19 @@ def test_a_burst_is_done_by_one_worker_and_leaves_no_doorbell(site: Deployment) 
     wait_for(lambda: doorbells(site) == 0, "every doorbell to be fetched")
 
 
-def test_two_idle_workers_share_two_jobs(site: Deployment) -> None:
-    site.start_worker("second", until_ready=True)
-    with Gate(site) as gate:
-        # Given two idle workers, When two jobs come at once
-        jobs = [site.submit(gate.request, SLOW_MODEL) for _ in range(2)]
+def test_two_idle_workers_share_two_jobs(own_deployment: MakeDeployment, tmp_path: Path) -> None:
+    # Given two idle workers that leave each other the time which a busy machine may need
+    deployment = with_slow_model(own_deployment(lease_seconds=180), tmp_path).start_api()
+    for name in ("first", "second"):
+        deployment.start_worker(name, environment={"SEGINT_JANITOR_INTERVAL_SECONDS": "30"}, until_ready=True)
+    with Gate(deployment) as gate:
+        # When two jobs come at once
+        jobs = [deployment.submit(gate.request, SLOW_MODEL) for _ in range(2)]
         # Then each runs one
         for job_id in jobs:
-            wait_until_running(site, job_id)
-        assert len({site.row(job_id).worker for job_id in jobs}) == 2
-    assert_done_once(site, jobs)
-    site.stop("second")
+            wait_until_running(deployment, job_id)
+        assert len({deployment.row(job_id).worker for job_id in jobs}) == 2
+    assert_done_once(deployment, jobs)
 
 
 def test_a_job_that_waits_for_long_is_given_back_for_a_worker_that_is_idle_by_now(

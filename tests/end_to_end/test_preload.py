@@ -1,11 +1,11 @@
 """Models that are loaded when a worker starts: warm for the first job, never a reason not to start or not to stop."""
 
-import json
 from pathlib import Path
 
 from tests.conftest import MakeDeployment
 from tests.deployment import LIMIT_SECONDS, SAMPLE_MODEL, Deployment, wait_for
 from tests.faults.processes import hosts_of
+from tests.log_lines import logged_records
 from tests.slow_model import SLOW_MODEL, sleeping, with_slow_model
 
 NOWHERE = "postgresql://segint@127.0.0.1:1/segint"
@@ -13,8 +13,7 @@ NOWHERE = "postgresql://segint@127.0.0.1:1/segint"
 
 def logged(deployment: Deployment, words: str, name: str = "worker") -> list[str]:
     """The messages of a process that hold these words."""
-    lines = deployment.log_of(name).read_text().splitlines()
-    messages = [json.loads(line)["message"] for line in lines if line.startswith("{")]
+    messages: list[str] = [record["message"] for record in logged_records(deployment.log_of(name))]
     return [message for message in messages if words in message]
 
 

@@ -8,8 +8,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import MakeDeployment
-from tests.deployment import SAMPLE_MODEL, Deployment, free_port, http, wait_for
+from tests.deployment import SAMPLE_MODEL, Deployment, http, wait_for
 from tests.end_to_end.test_bad_voxels import DAMAGED, body_with
+from tests.ports import free_port
 from tests.slow_model import SLOW_MODEL, Gate, sleeping, wait_until_running, with_slow_model
 
 

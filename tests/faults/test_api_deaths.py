@@ -23,7 +23,7 @@ SUBMIT = "/api/v2/Model/Centered%20Orange%20Square/segmentation"
 @pytest.fixture(scope="module")
 def lasting(new_breakable: MakeBreakable) -> BreakableDeployment:
     return (
-        new_breakable(upload_limit_seconds=2, upload_idle_seconds=2, orphan_seconds=3)
+        new_breakable(upload_limit_seconds=6, upload_idle_seconds=6, orphan_seconds=8)
         .import_sample()
         .start_worker(until_ready=True)
     )
@@ -59,8 +59,9 @@ def test_an_upload_that_its_api_did_not_live_to_receive_leaves_nothing(site: Bre
     body = request_body()
     head = f"POST {SUBMIT} HTTP/1.1\r\nHost: x\r\nContent-Type: {PROTOBUF}\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", site.port), timeout=30) as connection:
+        known = set(site.files("segmentation"))
         connection.sendall(head.encode() + body[:1000])
-        wait_for(lambda: site.files("segmentation"), "the upload to be under way")
+        wait_for(lambda: begun_since(site, known), "the upload to be under way")
         before = jobs_of(site)
         kill(site, "api")
     assert jobs_of(site) == before
@@ -71,9 +72,10 @@ def test_an_upload_that_its_api_did_not_live_to_receive_leaves_nothing(site: Bre
 def test_an_upload_that_its_api_did_not_live_to_commit_leaves_nothing(site: BreakableDeployment) -> None:
     # Given an upload that is whole on the volume, with its row under way to the database
     trap = site.postgres_proxy.hold("INSERT INTO segmentation_job ")
+    known = set(site.files("segmentation"))
     with uploading(site) as outcomes:
         trap.wait()
-        [file] = site.files("segmentation")
+        [file] = set(site.files("segmentation")) - known
         assert file.endswith(".pb")
         before = jobs_of(site)
         # When the API process is killed
@@ -104,6 +106,11 @@ def test_the_janitor_s_work_is_taken_over_from_one_that_was_killed_at_it(site: B
             client.flushall()
     assert site.at(other).finished(job_id).percent == 100
     site.stop(other)
+
+
+def begun_since(deployment: BreakableDeployment, known: set[str]) -> bool:
+    """Whether an upload has begun whose file was not there before."""
+    return any(name.endswith(".part") for name in set(deployment.files("segmentation")) - known)
 
 
 def jobs_of(deployment: BreakableDeployment) -> int:

@@ -1,6 +1,5 @@
 """A worker whose clock is wrong by minutes: no lease ends early, none is kept too long, doorbells are heard."""
 
-import json
 import time
 from datetime import UTC, datetime
 
@@ -13,6 +12,7 @@ from tests.faults.clocks import skewed
 from tests.faults.conftest import MakeBreakable
 from tests.faults.processes import frozen, kill_worker, worker_processes
 from tests.faults.verdicts import assert_done_once, logged
+from tests.log_lines import logged_records
 from tests.slow_model import SLOW_MODEL, Gate, sleeping, wait_until_running, with_slow_model
 
 LEASE_SECONDS = 4
@@ -71,5 +71,4 @@ def test_a_worker_with_a_wrong_clock_works_as_any_other(site: BreakableDeploymen
 
 def last_logged_at(deployment: BreakableDeployment, name: str) -> float:
     """Seconds since the epoch, by that process's own clock."""
-    *_, last = [line for line in deployment.log_of(name).read_text(encoding="utf-8").splitlines() if line[0] == "{"]
-    return datetime.fromisoformat(json.loads(last)["time"]).timestamp()
+    return datetime.fromisoformat(logged_records(deployment.log_of(name))[-1]["time"]).timestamp()

@@ -19,6 +19,8 @@ from tests.slow_model import SLOW_MODEL, Gate, wait_until_running, with_slow_mod
 from tests.worker.models import SHAPE, Behaviour, faulty_spec
 
 ATTEMPT_LIMIT = 2
+VERDICT_LIMIT_SECONDS = 180.0
+"""At every attempt a worker may have to start anew, and a lease to end."""
 MEMORY_LIMIT_BYTES = 1024**3
 """A model host takes some 300 MB before it begins."""
 
@@ -34,7 +36,8 @@ def site(new_breakable: MakeBreakable, tmp_path_factory: pytest.TempPathFactory)
     """Two workers that are started again when they die."""
     deployment = new_breakable(
         attempt_limit=ATTEMPT_LIMIT,
-        lease_seconds=4,
+        jobs_at_once=1,  # nobody else's job in the worker that a model kills, however late the other one claims
+        lease_seconds=8,
         heartbeat_seconds=1,
         retry_delay_seconds=0,
         model_memory_bytes=MEMORY_LIMIT_BYTES,
@@ -67,7 +70,7 @@ def test_a_model_that_kills_fails_its_own_job_only(site: BreakableDeployment, be
         wait_until_running(site, innocent)
         # When a model does that at every attempt
         job_id = site.submit(asking_for(behaviour), "faulty")
-        progress = site.finished(job_id, "faulty")
+        progress = site.finished(job_id, "faulty", VERDICT_LIMIT_SECONDS)
         # Then its job fails at the limit, in words, and nothing of it is left
         row = site.row(job_id)
         assert (row.state, row.attempt) == (JobState.FAILED, ATTEMPT_LIMIT)

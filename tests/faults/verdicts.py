@@ -1,12 +1,12 @@
 """What must hold of a job, whatever has died meanwhile."""
 
-import json
 from collections.abc import Iterable
 from functools import partial
 from uuid import UUID
 
 from services.core.jobs import JobState
 from tests.deployment import Deployment, wait_for
+from tests.log_lines import logged_records
 from tests.slow_model import SLOW_MODEL
 from tests.worker.models import SHAPE
 
@@ -34,9 +34,5 @@ def files_of(deployment: Deployment, job_id: UUID) -> list[str]:
 
 def logged(deployment: Deployment, message: str, job_id: UUID) -> int:
     """How often any process has logged that of a job."""
-    count = 0
-    for log in deployment.log_dir.glob("*.log"):
-        for line in log.read_text(encoding="utf-8").splitlines():
-            if str(job_id) in line and line.startswith("{"):
-                count += json.loads(line)["message"] == message
-    return count
+    logs = deployment.log_dir.glob("*.log")
+    return sum(record["message"] == message for log in logs for record in logged_records(log, str(job_id)))

@@ -20,10 +20,11 @@ import pytest
 
 from services.client.local.postgres import LocalPostgres
 from services.client.local.redis import LocalRedis
-from tests.deployment import free_port, http, wait_for
+from tests.deployment import http, wait_for
 from tests.images.context import is_ignored
 from tests.images.dockerfiles import ROOT, Stage, dockerfile
 from tests.images.relay import as_port
+from tests.ports import free_port
 
 USER_ID = 10001
 INSTALL_LIMIT_SECONDS = 240

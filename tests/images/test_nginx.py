@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from tests.conftest import MakeDeployment
-from tests.deployment import PROTOBUF, SAMPLE_MODEL, Deployment, free_port, wait_for
+from tests.deployment import PROTOBUF, SAMPLE_MODEL, Deployment, wait_for
 from tests.images.dockerfiles import ROOT
+from tests.ports import free_port
 
 EXAMPLE = ROOT / "docs" / "examples" / "nginx-segint.conf"
 FAR_OVER_THE_DEFAULT_BYTES = 8 << 20

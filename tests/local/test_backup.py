@@ -22,6 +22,7 @@ from services.core.settings import Settings
 from services.core.wire.segmentations import decode_progress, decode_task
 from tests.deployment import PROTOBUF, http, request_body, wait_for
 from tests.local.conftest import Said, run_segint
+from tests.ports import free_port
 
 MODEL = "spine-1"
 PASSWORD = "correct horse battery staple"
@@ -67,7 +68,7 @@ def segint(*arguments: object, stdin: str = "", **environment: str) -> Any:
 
 def up(data_dir: Path) -> str:
     """Its URL. A process of its own: this one's end would end what it started."""
-    said = run_segint("up", "--detach", "--port", "0", "--data-dir", data_dir, "--json")
+    said = run_segint("up", "--detach", "--port", free_port(), "--data-dir", data_dir, "--json")
     assert said.code == 0, said
     return str(said.json()["url"])
 

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -33,13 +34,13 @@ class Stage:
 
     def service(self, name: str, code: str = SLEEP, **options: object) -> Service:
         missing: Callable[[int], str] = lambda _: ""  # noqa: E731 # a default
-        values = {"missing": missing, "stop_limit_seconds": 5.0} | options
+        values = {"missing": missing, "stop_limit_seconds": 60.0} | options
         return Service(name=name, argv=[sys.executable, "-c", code], log=self.log(name), **values)  # type: ignore[arg-type] # test options
 
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 
-    def run(self, *stages: list[Service], script: Script, limit_seconds: float = 20.0) -> None:
+    def run(self, *stages: list[Service], script: Script, limit_seconds: float = 60.0) -> None:
         def publish(records: Mapping[str, ProcessRecord]) -> None:
             self.published = dict(records)
 
@@ -68,7 +69,9 @@ def stage(tmp_path: Path) -> Stage:
 
 
 def alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    with suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def test_a_killed_process_comes_back_and_the_others_stay(stage: Stage) -> None:
@@ -176,7 +179,7 @@ def test_a_step_that_runs_once_is_waited_for_and_its_failure_ends_the_start(stag
     marker = stage.folder / "done"
     once = stage.service("once", f"open({str(marker)!r}, 'w')", runs_once=True)
     after = stage.service("after", missing=lambda _: "" if marker.exists() else "started too early")
-    stage.run([once], [after], script=iter_nothing(), limit_seconds=5.0)
+    stage.run([once], [after], script=iter_nothing())
     assert set(stage.published) == {"after"}
 
     failing = stage.service("failing", "raise SystemExit('no such table')", runs_once=True)

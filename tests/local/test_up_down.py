@@ -21,6 +21,7 @@ from services.client.local.postgres import LocalPostgres
 from services.client.local.settings import local_settings
 from tests.deployment import wait_for
 from tests.local.conftest import processes_of, run_segint
+from tests.ports import free_port
 
 NAMES = {"api", "worker", "postgres", "redis"}
 AWKWARD = "with spaces " + "and a path too long for a socket " * 4
@@ -47,7 +48,7 @@ def status(data_dir: Path) -> Any:
 
 def is_ready(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=30) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False
@@ -83,7 +84,7 @@ def test_up_says_where_the_console_is_and_how_the_first_account_is_made(up: Path
     assert f"console: {url}/admin/" in said.err
     assert "segint user create NAME --role admin --data-dir" in " ".join(said.err.split())
     # When that page is opened, it asks who is there
-    with urllib.request.urlopen(f"{url}/admin/", timeout=10) as answer:
+    with urllib.request.urlopen(f"{url}/admin/", timeout=30) as answer:
         assert answer.url.startswith(f"{url}/admin/login")
         assert b"SegInt console" in answer.read()
     # And nothing that others may read holds the secret of its sessions
@@ -150,7 +151,7 @@ def test_a_killed_supervisor_leaves_nothing_behind_and_up_and_down_both_cope(
     # Given a deployment that has been started twice, each time on what a killed supervisor left
     data_dir = new_data_dir("killed")
     for _ in range(2):
-        assert run_segint("up", "--detach", "--port", 0, "--data-dir", data_dir).code == 0
+        assert run_segint("up", "--detach", "--port", free_port(), "--data-dir", data_dir).code == 0
         os.kill(status(data_dir)["supervisor"]["pid"], signal.SIGKILL)
 
     # When nobody does anything, then the kernel and the servers end it all
@@ -165,7 +166,7 @@ def test_a_killed_supervisor_leaves_nothing_behind_and_up_and_down_both_cope(
 
 def test_down_after_the_supervisor_was_killed_ends_what_is_still_there(new_data_dir: Callable[[str], Path]) -> None:
     data_dir = new_data_dir("frozen")
-    assert run_segint("up", "--detach", "--port", 0, "--data-dir", data_dir).code == 0
+    assert run_segint("up", "--detach", "--port", free_port(), "--data-dir", data_dir).code == 0
     before = status(data_dir)
     # A stopped process does not act on the signal that the kernel sends it when its parent dies.
     os.kill(before["processes"]["api"]["pid"], signal.SIGSTOP)
@@ -175,7 +176,7 @@ def test_down_after_the_supervisor_was_killed_ends_what_is_still_there(new_data_
     said = run_segint("down", "--data-dir", data_dir)
 
     assert (said.code, "Stopped" in said.err) == (0, True)
-    assert processes_of(data_dir) == []
+    wait_for(lambda: not processes_of(data_dir), "the end of every process")
 
 
 def addresses_of_this_machine() -> list[str]:
@@ -189,7 +190,7 @@ def test_opened_to_others_it_asks_them_for_a_token_and_this_machine_for_none(
 ) -> None:
     # Given a deployment that listens on every address
     data_dir = new_data_dir("opened")
-    said = run_segint("up", "--detach", "--host", "0.0.0.0", "--port", 0, "--data-dir", data_dir)
+    said = run_segint("up", "--detach", "--host", "0.0.0.0", "--port", free_port(), "--data-dir", data_dir)
     assert said.code == 0, said.err
     url = said.out.strip()
     made = run_segint("token", "create", "other", "--scope", "read", "--data-dir", data_dir)
@@ -209,7 +210,7 @@ def asked(url: str, **headers: str) -> int:
     """The status of an answer for which one must be let in."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     try:
-        with urllib.request.urlopen(urllib.request.Request(f"{url}/api/ping", headers=named), timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/api/ping", headers=named), timeout=30) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         error.close()
@@ -235,7 +236,7 @@ def test_a_start_that_fails_explains_itself_and_leaves_nothing(new_data_dir: Cal
     assert said.code == 1
     assert "prepare failed" in said.err
     assert "Database unavailable" in said.err
-    assert not processes_of(data_dir)
+    wait_for(lambda: not processes_of(data_dir), "the end of every process")
 
 
 def test_a_setting_that_cannot_be_is_one_clear_line(new_data_dir: Callable[[str], Path]) -> None:

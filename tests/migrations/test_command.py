@@ -12,7 +12,7 @@ from sqlalchemy import text
 from services.client.local.postgres import LocalPostgres
 from services.core.db import migrate
 from services.core.db.session import Database
-from tests.deployment import free_port
+from tests.ports import free_port
 
 LIMIT_SECONDS = 60.0
 NEWER = "9999"

@@ -14,7 +14,7 @@ from services.core.db import migrate
 from services.core.db.session import Database, Session
 from services.core.db.tables import Base
 from services.core.errors import DatabaseUnavailable
-from tests.deployment import free_port
+from tests.ports import free_port
 
 PROCESSES = 3
 

@@ -35,6 +35,6 @@ class Exported:
 
 
 def scraped(url: str) -> str:
-    response = http.get(url, timeout=10)
+    response = http.get(url, timeout=60)
     assert response.status_code == 200
     return response.text

@@ -12,7 +12,8 @@ import httpx
 import pytest
 import yaml
 
-from tests.deployment import free_port, http, wait_for
+from tests.deployment import http, wait_for
+from tests.ports import free_port
 
 NEEDS_PROMETHEUS = pytest.mark.skipif(
     shutil.which("prometheus") is None or shutil.which("promtool") is None,
@@ -28,7 +29,7 @@ class Prometheus:
 
     def asked(self, path: str, **parameters: str) -> Any:
         """What its HTTP API answers; fails where that is an error."""
-        response = http.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=10)
+        response = http.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=60)
         answer = response.json()
         assert answer["status"] == "success", f"{parameters}: {answer}"
         return answer["data"]
@@ -49,9 +50,9 @@ class Prometheus:
 
 @contextmanager
 def watching(targets: Mapping[str, Sequence[str]], rules: Path, folder: Path) -> Iterator[Prometheus]:
-    """Scrapes every second: `targets` are addresses by job."""
+    """Scrapes every other second: `targets` are addresses by job."""
     config = {
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "global": {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "1s"},
         "rule_files": [str(rules)],
         "scrape_configs": [
             {"job_name": job, "static_configs": [{"targets": list(addresses)}]} for job, addresses in targets.items()
@@ -83,4 +84,4 @@ def watching(targets: Mapping[str, Sequence[str]], rules: Path, folder: Path) ->
         yield Prometheus(f"http://{address}")
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=120)

@@ -84,7 +84,7 @@ def test_a_model_that_does_not_end_is_stopped_at_its_limit(
     started_at = time.monotonic()
     with pytest.raises(TimeLimitExceeded, match=r"'faulty' did not finish within 0\.5 s"):
         run(host, behaviour, time_limit_seconds=0.5)
-    assert time.monotonic() - started_at < 5
+    assert time.monotonic() - started_at < 20  # a busy machine may be late; a model that is not stopped never ends
     assert not is_running(host.pid)
     assert scratch_folders(scratch_root) == []
 

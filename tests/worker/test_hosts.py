@@ -16,7 +16,7 @@ from services.core.errors import Cancelled, ModelFailed, RuntimeUnavailable, Tim
 from services.core.model_spec import ModelSpec, StructureSpec
 from services.core.volumes import Volume
 from services.worker.hosts import ModelHost, ModelHosts, Workspace
-from tests.worker.conditions import is_running, named_shared_memory, wait_until
+from tests.worker.conditions import is_running, left_in_shared_memory, named_shared_memory, wait_until
 from tests.worker.models import GOOD_VOXELS, SCRATCH_LIMIT_BYTES, SHAPE, faulty_spec, phantom_spec, run
 
 
@@ -193,12 +193,11 @@ def test_closing_the_pool_ends_a_load(tmp_path: Path) -> None:
 
 
 def test_hosts_come_and_go_without_a_trace(tmp_path: Path) -> None:
-    def traces() -> tuple[int, int, list[Path]]:
-        open_files = len(list(Path("/proc/self/fd").iterdir()))
-        return open_files, threading.active_count(), named_shared_memory()
+    def traces() -> tuple[int, int]:
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
 
     # Given what is open before
-    before = traces()
+    before, segments = traces(), named_shared_memory()
     # When hosts are started, used, evicted, killed and closed
     with small_pool(tmp_path, capacity=1) as pool:
         for number in range(6):
@@ -208,6 +207,7 @@ def test_hosts_come_and_go_without_a_trace(tmp_path: Path) -> None:
                 host.kill()
     # Then no descriptor, no thread, no shared memory and no file of them is left
     assert traces() == before
+    assert left_in_shared_memory(segments) == set()
     assert [path.name for path in (tmp_path / "scratch").iterdir()] == [".lock"]
 
 

@@ -17,8 +17,9 @@ from services.core.settings import Settings
 from services.core.wire._pb import Model_pb2 as pb
 from services.worker.presence import CLOSE_SECONDS, Presence
 from tests.conftest import MakeDeployment
-from tests.deployment import SAMPLE_FAMILY, SAMPLE_MODEL, Deployment, free_port, request_body, wait_for
+from tests.deployment import SAMPLE_FAMILY, SAMPLE_MODEL, Deployment, request_body, wait_for
 from tests.faults.processes import kill_worker
+from tests.ports import free_port
 
 OTHER_MODEL = "Another Square"
 

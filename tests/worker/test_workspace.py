@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from services.worker.workspace import ALIGNMENT_BYTES, Workspace
-from tests.worker.conditions import named_shared_memory
+from tests.worker.conditions import left_in_shared_memory, mapped_by_name, named_shared_memory
 
 SHAPES = [(3, 5, 7), (1, 1, 1)]
 CHANNEL_OF = [0, 1]
@@ -55,14 +55,15 @@ def test_what_one_side_writes_the_other_reads() -> None:
 
 def test_it_has_no_name_and_leaves_nothing_open() -> None:
     # Given what is open before
-    before = open_files(), named_shared_memory()
+    files, segments, mapped = open_files(), named_shared_memory(), mapped_by_name()
     # When many workspaces come and go
     for _ in range(20):
         with Workspace(SHAPES, CHANNEL_OF) as workspace:
-            assert named_shared_memory() == before[1]
+            assert mapped_by_name() == mapped
             workspace.inputs[0][...] = 1
     # Then nothing of them is left
-    assert (open_files(), named_shared_memory()) == before
+    assert open_files() == files
+    assert left_in_shared_memory(segments) == set()
     assert memory_regions() == 0
 
 

@@ -19,7 +19,7 @@ from services.core.db.session import READ_CONNECTIONS, AsyncDatabase, Database, 
 from services.core.db.tables import SegmentationJobRow as Row
 from services.core.errors import DatabaseUnavailable
 from tests.core.db.job_rows import Jobs, new_job
-from tests.deployment import free_port
+from tests.ports import free_port
 
 
 @pytest.mark.parametrize(
