@@ -22,7 +22,7 @@ from tests.ports import free_port
 
 ROOT = CHART.parents[1]
 """What the images have at /app."""
-END_SECONDS = 60
+END_SECONDS = 150
 
 
 class Machine:

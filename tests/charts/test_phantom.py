@@ -35,7 +35,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         env=environment,
         capture_output=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=200,
         check=False,
     )
 
@@ -57,7 +57,7 @@ def test_it_says_what_is_missing_and_segments_once_it_is_there(deployment: Deplo
     )
     # When there is one
     deployment.import_sample()
-    first = run(server, f"--token-file={token}", "--limit-seconds=60")
+    first = run(server, f"--token-file={token}", "--limit-seconds=150")
     # Then it segments, whether the model is named or not
     assert first.returncode == 0, first.stderr
     assert f"«{SAMPLE_MODEL}» segmented a phantom" in first.stdout

@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Page, expect
 from services.api.console.viewer.viewer import ASSETS
 from tests.console import chromium
 
-EXPECT_MILLISECONDS = 30_000
+EXPECT_MILLISECONDS = 60_000
 """Far more than a page needs on a machine that has nothing else to do; Playwright's own 5 s are not."""
 
 
@@ -33,6 +33,6 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     """A page of its own, smaller than a laptop's screen: every pixel is drawn by the processor."""
     context = browser.new_context(viewport={"width": 1000, "height": 600}, device_scale_factor=1)
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(EXPECT_MILLISECONDS)
     yield context.new_page()
     context.close()
