@@ -160,7 +160,7 @@ def job(model: engine.EngineModel, predictor: Timed, compressed: bytes, shape: t
     masks = Masks([np.zeros((plane_count(STRUCTURES), *shape), np.uint8)], [0] * STRUCTURES)
     with (
         added_up(seconds, "to_device", engine, "model_input", predictor.device),
-        added_up(seconds, "preprocess", ModelInput, "patch", predictor.device),
+        added_up(seconds, "preprocess", ModelInput, "patches", predictor.device),
         added_up(seconds, "argmax", Decider, "bits", predictor.device),
     ):
         started = time.perf_counter()

@@ -158,7 +158,6 @@ def _in_model_order(model_input: ModelInput, entry: CatalogueEntry) -> list[Subm
 
 
 def _encode(entry: CatalogueEntry, masks: Masks) -> bytes:
-    encoded = [
-        (masks.shape(structure), deflate_pieces(masks.slabs(structure), MASK_LEVEL)) for structure in range(len(masks))
-    ]
-    return encode_model_output(entry.version, encoded)
+    encoded = masks.encoded(lambda slabs: deflate_pieces(slabs, MASK_LEVEL))
+    shapes = [masks.shape(structure) for structure in range(len(masks))]
+    return encode_model_output(entry.version, list(zip(shapes, encoded, strict=True)))

@@ -24,10 +24,11 @@ def create_account(session: Session, *, name: str, password: str, roles: Iterabl
     name = account_name(name)
     check_password(name, password)
     granted = checked_roles([str(role) for role in roles])
+    password_hash = passwords.hashed(password)  # before there are locks to hold for as long as it takes
     lock_name(session, f"account {name}")
     if session.scalar(select(Row.id).where(Row.name == name)) is not None:
         raise InvalidAccount(f"There is an account «{name}» already; choose another name.")
-    row = Row(name=name, password_hash=passwords.hashed(password), roles=_stored(granted))
+    row = Row(name=name, password_hash=password_hash, roles=_stored(granted))
     session.add(row)
     session.flush()
     session.refresh(row)
@@ -41,9 +42,10 @@ def change_password(session: Session, account_id: int, *, password: str, actor: 
     Raises:
         InvalidAccount: the password cannot be taken, or there is no such account.
     """
+    password_hash = passwords.hashed(password)
     row = _locked_row(session, account_id)
     check_password(row.name, password)
-    row.password_hash = passwords.hashed(password)
+    row.password_hash = password_hash
     row.password_changed_at = func.now()
     row.session_epoch += 1
     _record(session, actor, "account.password_changed", row)

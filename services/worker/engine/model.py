@@ -153,7 +153,7 @@ class EngineModel:
                 batch = 1 if frugal else self._options.inference.batch
                 yield from self._by_patches(data, watch, batch, scores_on, exact=exact)
             case Call.TENSOR:
-                whole = data.patch((0, 0, 0), data.grid.shape)[None]
+                whole = data.patches([(0, 0, 0)], data.grid.shape)
                 yield from _unweighted(in_slabs(self._asked(whole, exact=exact)[0].to(scores_on)))
             case Call.ARRAY:
                 yield from _unweighted(in_slabs(self._asked_as_array(data, exact=exact)[0]))
@@ -177,7 +177,7 @@ class EngineModel:
 
         def score(starts: Sequence[Start]) -> Tensor:
             nonlocal done
-            outputs = self._asked(torch.stack([data.patch(start, patch) for start in starts]), exact=exact)
+            outputs = self._asked(data.patches(starts, patch), exact=exact)
             if not outputs.is_floating_point():
                 raise ModelFailed(
                     "The model returned whole numbers, and patches of labels cannot be blended; set the option call to "

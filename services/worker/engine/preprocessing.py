@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from services.core.errors import ModelFailed
 from services.core.model_choices import Normalisation
@@ -71,22 +70,27 @@ class ModelInput:
     def patch(self, start: Start, shape: Shape) -> Tensor:
         """float32 (channels, depth, height, width) of that shape from `start` on; beyond the grid is each channel's
         outside value."""
-        inner = tuple(
-            slice(max(0, first), min(first + length, whole))
-            for first, length, whole in zip(start, shape, self.grid.shape, strict=True)
-        )
-        padding: list[int] = []
-        for first, length, part in reversed(list(zip(start, shape, inner, strict=True))):
-            padding += [part.start - first, first + length - part.stop]
-        values = []
-        for channel in self.channels:
-            part_of_it = channel.voxels[inner].float()
-            if part_of_it.data_ptr() == channel.voxels[inner].data_ptr():
-                part_of_it = part_of_it.clone()  # resampled voxels are float already, and scaling changes in place
-            if any(padding):
-                part_of_it = functional.pad(part_of_it, padding, value=channel.outside)
-            values.append(channel.scaling.apply(part_of_it))
-        return torch.stack(values)
+        return self.patches([start], shape)[0]
+
+    def patches(self, starts: Sequence[Start], shape: Shape) -> Tensor:
+        """The same of several, as float32 (patches, channels, depth, height, width)."""
+        room = self.channels[0].voxels.new_empty((len(starts), len(self.channels), *shape), dtype=torch.float32)
+        for start, patch in zip(starts, room, strict=True):
+            firsts = [max(0, first) for first in start]
+            stops = [
+                min(first + length, whole) for first, length, whole in zip(start, shape, self.grid.shape, strict=True)
+            ]
+            inner = tuple(slice(first, stop) for first, stop in zip(firsts, stops, strict=True))
+            place = tuple(
+                slice(first - outer, stop - outer) for first, stop, outer in zip(firsts, stops, start, strict=True)
+            )
+            for channel, values in zip(self.channels, patch, strict=True):
+                part = channel.voxels[inner]
+                if part.shape != values.shape:
+                    values.fill_(channel.outside)
+                values[place].copy_(part)
+                channel.scaling.apply(values)
+        return room
 
 
 def order_of_channels(options: "ModelOptions", channel_ids: Sequence[str]) -> list[int]:
