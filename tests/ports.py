@@ -4,7 +4,8 @@ import os
 import socket
 from itertools import count
 
-FIRST_PORT = 10_000
+FIRST_PORT = 11_000
+"""Above 10080, which browsers refuse."""
 PORTS_PER_PROCESS = 1_000
 """Up to twenty test processes stay below 32768, where Linux begins to give ports to clients unless told otherwise."""
 
