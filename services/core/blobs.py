@@ -55,6 +55,7 @@ class Blobs:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._has_folders = False
 
     def prepare(self) -> None:
         """Make the four folders."""
@@ -86,11 +87,16 @@ class Blobs:
     def require(self, identity: str) -> None:
         """Return where this is the volume of that identity.
 
+        At first it gets the folders that it lacks, as one does that was copied without those that were empty.
+
         Raises:
             StorageAway: it is another one, none at all, or cannot be read.
         """
         try:
             found = self._identity()
+            if found == identity and not self._has_folders:
+                self.prepare()
+                self._has_folders = True
         except OSError as error:
             raise _away(self.root, error) from error
         if found == identity:

@@ -46,3 +46,14 @@ def test_an_api_that_starts_without_its_mount_takes_nothing_and_loses_nothing(
     assert deployment.row(job_id).state == JobState.SUCCEEDED
     assert deployment.get(f"{JOBS}/{job_id}/result").status_code == 200
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_volume_that_was_copied_without_its_empty_folders_gets_them_again(own_deployment: MakeDeployment) -> None:
+    # Given a volume as some tools copy it: what is empty is left out
+    deployment = own_deployment().import_sample()
+    for name in ("segmentation", "results"):
+        (deployment.volume_dir / name).rmdir()
+    # When the services start on it
+    deployment.start_api().start_worker()
+    # Then they work
+    assert deployment.finished(deployment.submit()).percent == 100
