@@ -1,6 +1,6 @@
 """What clients report: feedback with the comments on each structure, and telemetry. Read only."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from starlette.requests import Request
 from starlette_admin.fields import (
@@ -13,8 +13,10 @@ from starlette_admin.fields import (
     TextAreaField,
 )
 
+from services.api.console.tables.readable import ReadAs, name_in, structure_comments
 from services.api.console.tables.table import Table, named
-from services.core.wire.enumerations import CLIENT_ERRORS, name_of
+from services.core.db.tables import TelemetryRow
+from services.core.wire.enumerations import CLIENT_ERRORS
 
 
 def _structures(_: Request, row: Any) -> str:
@@ -44,7 +46,8 @@ class FeedbackTable(Table):
         ),
         StringField("client_version", "Client"),
     ]
-    searchable_fields = ["segmentation_id", "comments", "client_version"]
+    read_as: ClassVar[ReadAs] = {"structures": structure_comments()}
+    searchable_fields = ["segmentation_id", "comments", "structures", "client_version"]
     fields_default_sort = [("id", True)]
 
 
@@ -80,9 +83,10 @@ class TelemetryTable(Table):
         IntegerField("wait_ms", "Wait, ms"),
         IntegerField("download_ms", "Download, ms"),
         IntegerField("retries", "Retries"),
-        named("client_error", "Client error", lambda code: name_of(CLIENT_ERRORS, code)),
+        named("client_error", "Client error", CLIENT_ERRORS),
         TextAreaField("client_error_information", "Information"),
         StringField("client_version", "Client"),
     ]
-    searchable_fields = ["segmentation_id", "model_id", "client_error_information"]
+    read_as: ClassVar[ReadAs] = {"client_error": name_in(CLIENT_ERRORS, TelemetryRow.client_error)}
+    searchable_fields = ["segmentation_id", "model_id", "client_error", "client_error_information"]
     fields_default_sort = [("id", True)]
