@@ -64,6 +64,8 @@ def filled(deployments: Deployments) -> tuple[Deployment, str]:
                 score=score,
                 structure_comments=(StructureComment(structure_id="1", comments="", score=score),),
             ),
+            submitted_by="token:planning",
+            job_id=job,
         )
     database.close()
     return deployment, str(scan)

@@ -45,6 +45,8 @@ def fill(deployment: Deployment) -> None:
             structure_comments=(StructureComment("1", "<b>edge</b>", 3.0), StructureComment("=2", "-hole", 1.0)),
         )
         database.run(feedback_rows.store_feedback, said)
+        about = Feedback(segmentation_id=str(FAILED), comments="about a job", score=2.0)
+        database.run(feedback_rows.store_feedback, about, submitted_by="token:review", job_id=FAILED)
         for text in (*FORMULAS, "harmless", "100% sure", "a_b"):
             database.run(feedback_rows.store_feedback, Feedback(segmentation_id="s", comments=text))
         for telemetry in (
@@ -83,6 +85,8 @@ KEEPS = [
     ("job", "state__neq=failed AND attempt__lt=1", "Segmentation", {str(WAITING)}),
     ("feedback", "score__between=4..5", "Segmentation", {"'=HYPERLINK(0)"}),
     ("feedback", "accepted__is_true", "Segmentation", {"'=HYPERLINK(0)"}),
+    ("feedback", "model__eq=prostate-1 AND job__is_not_null", "Comments", {"about a job"}),
+    ("feedback", "submitted_by__contains=review", "Model version", {"prostate-1"}),
     ("feedback", "comments__contains=100%", "Comments", {"100% sure"}),
     ("feedback", 'structures__contains="1 (3): <b>"', "Segmentation", {"'=HYPERLINK(0)"}),
     ("structure-comment", "score__lt=2", "Structure", {"'=2"}),

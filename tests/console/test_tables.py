@@ -13,7 +13,7 @@ import pytest
 from services.core.catalogue import Color
 from services.core.wire.catalogue import decode_models
 from tests.conftest import MakeDeployment
-from tests.console.table_rows import FINDS, FORMULAS, KEEPS, SORTED, fill
+from tests.console.table_rows import FAILED, FINDS, FORMULAS, KEEPS, SORTED, fill
 from tests.console.visitor import PASSWORD, SECRET, Visitor, create_account, csrf_field, visitor
 from tests.deployment import Deployment
 
@@ -110,6 +110,13 @@ def test_what_clients_wrote_is_shown_as_text(reader: Visitor) -> None:
         assert "<img src=x" not in page, path
         assert "<b>edge" not in page, path
     assert "&lt;script&gt;document.title" in reader.get("/feedback/detail?pk=1").text
+
+
+def test_feedback_leads_to_the_job_that_it_is_about(reader: Visitor) -> None:
+    page = reader.get("/feedback/list?q=about+a+job").text.partition("<tbody>")[2]
+    (link,) = re.findall(r'href="([^"]+/jobs/[^"]+)"', page)
+    assert str(FAILED) in reader.client.get(unescape(link)).text
+    assert "token:review" in page
 
 
 def exported(who: Visitor, key: str, **listed: str) -> list[dict[str, str]]:

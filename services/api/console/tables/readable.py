@@ -13,6 +13,7 @@ from services.core.db.tables import (
     ModelFamilyRow,
     ModelFileRow,
     ModelVersionRow,
+    SegmentationJobRow,
     StructureCommentRow,
     StructureRow,
 )
@@ -59,3 +60,9 @@ def structure_comments() -> ColumnElement[str]:
     line = row.structure_id + score + ": " + row.comments
     lines = func.string_agg(line, aggregate_order_by(literal("\n"), row.position))
     return select(lines).where(row.feedback_id == FeedbackRow.id).correlate(FeedbackRow).scalar_subquery()
+
+
+def model_of_feedback() -> ColumnElement[str]:
+    """The version that the job ran which feedback is about."""
+    model = select(SegmentationJobRow.model_id).where(SegmentationJobRow.id == FeedbackRow.job_id)
+    return model.correlate(FeedbackRow).scalar_subquery()

@@ -2,6 +2,8 @@
 
 from typing import Any, ClassVar
 
+from sqlalchemy import Text, cast
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import Request
 from starlette_admin.fields import (
     BooleanField,
@@ -13,10 +15,17 @@ from starlette_admin.fields import (
     TextAreaField,
 )
 
-from services.api.console.tables.readable import ReadAs, name_in, structure_comments
+from services.api.console.tables.readable import ReadAs, model_of_feedback, name_in, structure_comments
 from services.api.console.tables.table import Table, named
-from services.core.db.tables import TelemetryRow
+from services.core.db.tables import FeedbackRow, SegmentationJobRow, TelemetryRow
 from services.core.wire.enumerations import CLIENT_ERRORS
+
+
+async def _model_id(request: Request, row: Any) -> str:
+    """The model version of the job that it is about, as that job ran it."""
+    session: AsyncSession = request.state.session
+    job = None if row.job_id is None else await session.get(SegmentationJobRow, row.job_id)
+    return "" if job is None else job.model_id
 
 
 def _structures(_: Request, row: Any) -> str:
@@ -38,6 +47,15 @@ class FeedbackTable(Table):
         IntegerField("id", "No."),
         DateTimeField("created_at", "Received"),
         StringField("segmentation_id", "Segmentation"),
+        ComputedField("model", "Model version", getter=_model_id),
+        ComputedField(
+            "job",
+            "Job",
+            getter=lambda _, row: "" if row.job_id is None else str(row.job_id),
+            list_template="console/job_link.html",
+            detail_template="console/job_link.html",
+        ),
+        StringField("submitted_by", "Sent by"),
         BooleanField("accepted", "Accepted"),
         FloatField("score", "Score"),
         TextAreaField("comments", "Comments"),
@@ -46,8 +64,12 @@ class FeedbackTable(Table):
         ),
         StringField("client_version", "Client"),
     ]
-    read_as: ClassVar[ReadAs] = {"structures": structure_comments()}
-    searchable_fields = ["segmentation_id", "comments", "structures", "client_version"]
+    read_as: ClassVar[ReadAs] = {
+        "model": model_of_feedback(),
+        "job": cast(FeedbackRow.job_id, Text),
+        "structures": structure_comments(),
+    }
+    searchable_fields = ["segmentation_id", "model", "submitted_by", "comments", "structures", "client_version"]
     fields_default_sort = [("id", True)]
 
 
