@@ -119,6 +119,14 @@ def test_feedback_leads_to_the_job_that_it_is_about(reader: Visitor) -> None:
     assert "token:review" in page
 
 
+def test_the_page_of_a_job_whose_scan_is_deleted_says_why_and_which_setting_keeps_scans(reader: Visitor) -> None:
+    live = reader.get(f"/jobs/{FAILED}/live").json()
+    assert not live["possible"]["retry"]
+    assert not live["possible"]["input"]
+    assert "SEGINT_KEEP_INPUTS=always" in live["missing_input"]
+    assert 'data-show="missing-input"' in reader.get(f"/jobs/{FAILED}").text
+
+
 def exported(who: Visitor, key: str, **listed: str) -> list[dict[str, str]]:
     """The rows of the table's first page, as CSV gives them; `listed` is what the list's address would hold."""
     fields = {"format": "csv", "scope": "page", "filename": key, "csrftoken": who.token}
