@@ -119,6 +119,17 @@ def test_feedback_leads_to_the_job_that_it_is_about(reader: Visitor) -> None:
     assert "token:review" in page
 
 
+def test_the_overview_shows_the_jobs_the_scores_and_the_volumes_room(reader: Visitor) -> None:
+    page = reader.get("/").text
+    assert re.search(r'Failed</div><div class="h2 mb-0">1<', page)
+    assert re.search(r"2\.0 \(1 report\)", page)
+    room = re.search(r"([\d.]+) GB</div>.*?(\d+) % of (\d+) GB used", page)
+    assert room is not None
+    free, used_percent, total = map(float, room.groups())
+    assert 0 <= used_percent <= 100
+    assert free == pytest.approx(total * (1 - used_percent / 100), abs=0.02 * total + 1)
+
+
 def test_the_page_of_a_job_whose_scan_is_deleted_says_why_and_which_setting_keeps_scans(reader: Visitor) -> None:
     live = reader.get(f"/jobs/{FAILED}/live").json()
     assert not live["possible"]["retry"]
@@ -308,18 +319,18 @@ def test_accounts_tokens_and_the_audit_are_for_administrators(deployment: Deploy
 
 
 @pytest.mark.parametrize("key", TABLES + FOR_ADMINISTRATORS)
-def test_nobody_makes_or_deletes_bare_rows(ada: Visitor, key: str) -> None:
-    form = {"csrftoken": ada.token}
-    assert ada.get(f"/{key}/create").status_code == 403
-    assert ada.client.post(f"{ada.url}/admin/{key}/create", data=form).status_code == 403
+def test_nobody_makes_or_deletes_bare_rows(reader: Visitor, key: str) -> None:
+    form = {"csrftoken": reader.token}
+    assert reader.get(f"/{key}/create").status_code == 403
+    assert reader.client.post(f"{reader.url}/admin/{key}/create", data=form).status_code == 403
     # Whatever the library could do besides what a table names
     for pk in ("1", "1,0", "00000000-0000-0000-0000-000000000000"):
-        assert ada.act(key, "delete", pk).status_code == 400
+        assert reader.act(key, "delete", pk).status_code == 400
         query = {"name": "delete", "pks": pk}
-        assert ada.client.post(f"{ada.url}/admin/_api/{key}/action", params=query, data=form).status_code == 400
-    assert ada.client.post(f"{ada.url}/admin/_api/{key}/import", data=form).status_code in {400, 403}
+        assert reader.client.post(f"{reader.url}/admin/_api/{key}/action", params=query, data=form).status_code == 400
+    assert reader.client.post(f"{reader.url}/admin/_api/{key}/import", data=form).status_code in {400, 403}
     if key in {"job", "feedback", "telemetry", "audit", "account", "token", "structure-comment"}:
-        assert ada.get(f"/{key}/edit?pk=1").status_code == 403
+        assert reader.get(f"/{key}/edit?pk=1").status_code == 403
 
 
 def test_an_administrator_makes_an_account_and_ends_it(deployment: Deployment, ada: Visitor) -> None:
@@ -344,6 +355,50 @@ def test_an_administrator_makes_an_account_and_ends_it(deployment: Deployment, a
         answer = ada.act("account", "new_account", **fields)
         assert answer.status_code == 400
         assert sentence in answer.json()["msg"]
+
+
+def test_an_administrator_gives_an_account_other_roles_another_password_and_lets_it_in_again(
+    deployment: Deployment, ada: Visitor
+) -> None:
+    number = create_account(deployment, "returner", "viewer")
+    # Given other roles
+    given = ada.act("account", "roles", number, roles=["viewer", "modeller"], shown="viewer")
+    assert given.status_code == 200, given.text
+    assert "viewer, modeller" in ada.get("/account/list?q=returner").text
+    # And another password, only the other opens
+    assert ada.act("account", "password", number, password="quite another password").status_code == 200
+    with visitor(deployment) as returner:
+        assert returner.log_in("returner").status_code == 401
+        # And disabled and enabled again, it opens as before
+        assert ada.act("account", "disable", number).status_code == 200
+        assert returner.log_in("returner", "quite another password").status_code == 401
+        assert ada.act("account", "enable", number).status_code == 200
+        assert returner.log_in("returner", "quite another password").status_code == 303
+        assert returner.get("/new-model").status_code == 200
+    # And the audit has each
+    done = {row["What"] for row in exported(ada, "audit", filter="subject__eq=account:returner")}
+    changes = {f"account.{change}" for change in ("roles_changed", "password_changed", "disabled", "enabled")}
+    assert changes <= done
+
+
+def test_a_token_is_made_shown_once_and_revoked_in_the_console(deployment: Deployment, ada: Visitor) -> None:
+    # Given a token that was made in the console, and opens
+    shown = ada.act("token", "new_token", name="short-lived", scopes=["read"])
+    (secret,) = set(re.findall(r"segint_[\w-]{43}", shown.text))
+    holder = {"Authorization": f"Bearer {secret}"}
+    assert ada.client.get(f"{ada.url}/api/v2/Credits", headers=holder).status_code == 200
+    page = ada.get("/token/list?q=short-lived").text
+    assert secret not in page
+    (number,) = set(re.findall(r'data-sa-pk="(\d+)"', page))
+    # When it is revoked
+    assert ada.act("token", "revoke", number).status_code == 200
+    # Then that is told and audited, and it cannot be revoked again
+    (row,) = exported(ada, "token", q="short-lived")
+    assert row["Revoked"]
+    assert {"token.created", "token.revoked"} == {
+        entry["What"] for entry in exported(ada, "audit", filter="subject__eq=token:short-lived")
+    }
+    assert ada.act("token", "revoke", number).status_code == 400
 
 
 def test_an_administrator_cannot_lock_themselves_out(ada: Visitor) -> None:
