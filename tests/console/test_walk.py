@@ -128,6 +128,7 @@ def make_model(page: Page, folder: Path) -> None:
     page.get_by_role("button", name="Save draft and try it").click()
     # Then the dry run is shown until it has passed, and the model is published
     expect(page.get_by_role("status")).to_have_text("The dry run passed.", timeout=LIMIT_MS)
+    expect(page.get_by_label("upload of the artifact")).to_have_attribute("style", "width: 100%;")
     page.get_by_role("button", name="Publish", exact=True).click()
     expect(page.get_by_role("row", name=re.compile("bright 1.*published"))).to_be_visible()
     expect(page.get_by_text("Input channels: CT (CT, spacing in mm up to 1.5 × 1.5 × 3)")).to_be_visible()
