@@ -61,6 +61,38 @@ def test_the_api_lets_in_the_ingress_the_test_and_prometheus_where_it_is_narrowe
     assert "from" not in everybody
 
 
+PROXY = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}
+TRUSTING = {"trustedProxies": ["10.42.0.0/16"], "trustedNetworks": ["192.0.2.0/24"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "policy", "warned"),
+    [
+        (TRUSTING, {}, True),
+        (TRUSTING, {"apiFrom": [PROXY]}, True),  # metrics may be read from everywhere, on the same port
+        (TRUSTING, {"apiFrom": [PROXY, {"namespaceSelector": {}}], "scrapeFrom": []}, True),
+        (TRUSTING, {"apiFrom": [PROXY], "scrapeFrom": [], "enabled": False}, True),
+        (TRUSTING, {"apiFrom": [PROXY], "scrapeFrom": []}, False),
+        (TRUSTING, {"apiFrom": [PROXY], "scrapeFrom": [{"podSelector": {"matchLabels": {"app": "p"}}}]}, False),
+        ({**TRUSTING, "trustedNetworks": []}, {}, False),
+        ({**TRUSTING, "trustedProxies": []}, {}, False),
+    ],
+)
+def test_notes_warn_where_any_pod_could_claim_a_trusted_address(
+    settings: dict[str, Any], policy: dict[str, Any], warned: bool
+) -> None:
+    notes = render({**LEAST, "settings": settings, "networkPolicy": policy}).notes
+    assert ("may claim an address of settings.trustedNetworks" in notes) is warned
+
+
+@pytest.mark.parametrize("name", [name for name in SHAPES if values_of(name).get("settings", {}).get("trustedProxies")])
+def test_where_proxies_are_trusted_nobody_else_reaches_the_api(name: str) -> None:
+    assert "may claim an address" not in shape(name).notes
+    (rule,) = policy(shape(name), "api")["ingress"]
+    assert rule["from"]
+    assert {"namespaceSelector": {}} not in rule["from"]
+
+
 def test_evaluation_databases_let_in_their_own_release_only() -> None:
     rendered = shape("evaluation")
     for component, port in (("postgres", POSTGRES), ("redis", REDIS)):
