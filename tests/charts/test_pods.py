@@ -217,6 +217,22 @@ def test_the_services_wait_for_the_schema(name: str) -> None:
         assert [one["name"] for one in first["env"]] == ["SEGINT_DATABASE_URL"]
 
 
+@pytest.mark.parametrize("migrations", [{}, {"activeDeadlineSeconds": 7200}, {"waitLimitSeconds": 3600}])
+def test_a_rollout_is_not_given_up_while_a_migration_may_run(migrations: dict[str, int]) -> None:
+    # Given a release whose migrations may take so long
+    rendered = render({**LEAST, "migrations": migrations})
+    (job,) = rendered.of_kind("Job")
+    longest = max(job["spec"]["activeDeadlineSeconds"], migrations.get("waitLimitSeconds", 0))
+    for deployment in rendered.of_kind("Deployment"):
+        # Then each rollout goes on for longer than that and the start after it
+        probe = deployment["spec"]["template"]["spec"]["containers"][0]["startupProbe"]
+        start = probe["periodSeconds"] * probe["failureThreshold"]
+        assert deployment["spec"]["progressDeadlineSeconds"] > longest + start
+    # And whoever does as NOTES say looks on until its end
+    (shown,) = re.findall(r"rollout status deployment/rel-api --timeout=(\d+)s", rendered.notes)
+    assert int(shown) > rendered.one("Deployment", "rel-api")["spec"]["progressDeadlineSeconds"]
+
+
 def test_migrations_may_have_the_schemas_owner_and_be_a_hook() -> None:
     (job,) = shape("pools").of_kind("Job")
     (variable,) = job["spec"]["template"]["spec"]["containers"][0]["env"]
