@@ -54,6 +54,21 @@ def test_addresses_of_databases_narrow_the_policies() -> None:
     assert redis["to"] == [{"ipBlock": {"cidr": "203.0.113.8/32"}}]
 
 
+@pytest.mark.parametrize(
+    ("values", "missing"),
+    [
+        ({}, "until networkPolicy.databaseTo and networkPolicy.redisTo say where"),
+        ({"postgresql": {"enabled": True}}, "until networkPolicy.redisTo says where"),
+        ({"networkPolicy": {"enabled": False}}, None),
+        (values_of("pools"), None),
+        (values_of("evaluation"), None),
+    ],
+)
+def test_notes_say_which_way_out_is_still_wide(values: dict[str, Any], missing: str | None) -> None:
+    notes = render({**LEAST, **values}).notes
+    assert missing in notes if missing else "may reach any address" not in notes
+
+
 def test_the_api_lets_in_the_ingress_the_test_and_prometheus_where_it_is_narrowed() -> None:
     (rule,) = policy(shape("pools"), "api")["ingress"]
     assert len(rule["from"]) == 3
