@@ -123,13 +123,6 @@ def test_evaluation_databases_let_in_their_own_release_only() -> None:
         assert "to" in rule
 
 
-def test_evaluation_redis_forgets_nothing() -> None:
-    (redis,) = shape("evaluation").one("StatefulSet", "rel-redis")["spec"]["template"]["spec"]["containers"]
-    text = " ".join(redis["args"])
-    assert "--appendonly yes" in text
-    assert "--maxmemory-policy noeviction" in text
-
-
 def test_no_secret_is_made_and_no_password_is_written() -> None:
     for name in SHAPES:
         assert not shape(name).of_kind("Secret")
