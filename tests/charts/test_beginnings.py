@@ -2,11 +2,12 @@
 
 import re
 import subprocess
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 
-from tests.charts.rendering import LEAST, SHAPES, render, shape
+from tests.charts.rendering import LEAST, SHAPES, Rendered, render, shape, values_of
 from tests.charts.test_pods import workers
 
 
@@ -21,6 +22,14 @@ def test_a_worker_may_start_for_as_long_as_its_models_load(name: str) -> None:
             1, len(models)
         )
         assert worker["livenessProbe"]["exec"] == probe["exec"]
+
+
+def checksums(rendered: Rendered) -> dict[str, str]:
+    """What each Deployment's pods are begun anew by."""
+    return {
+        one["metadata"]["name"]: one["spec"]["template"]["metadata"]["annotations"]["checksum/settings"]
+        for one in rendered.of_kind("Deployment")
+    }
 
 
 def test_a_volume_that_may_not_be_written_is_said_to_be_one(tmp_path: Path) -> None:
@@ -47,9 +56,24 @@ def test_a_volume_that_may_not_be_written_is_said_to_be_one(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_pods_begin_anew_when_their_settings_change(name: str) -> None:
-    before = shape(name).one("Deployment", "rel-api")["spec"]["template"]["metadata"]["annotations"]
-    changed = render({**LEAST, "settings": {"vendorName": f"Another {name}"}}).one("Deployment", "rel-api")
-    assert before["checksum/settings"] != changed["spec"]["template"]["metadata"]["annotations"]["checksum/settings"]
+    before = checksums(shape(name))
+    # When one setting of all changes, Then API and workers begin anew
+    values = deepcopy(dict(values_of(name)))
+    values.setdefault("settings", {})["logLevel"] = "DEBUG"
+    after = checksums(render(values))
+    assert before.keys() == after.keys()
+    assert [one for one in before if before[one] == after[one]] == []
+    # When it changes in one pool, Then only that one's workers do
+    values = deepcopy(dict(values_of(name)))
+    pool = values.setdefault("workers", [{"name": "cpu"}])[0]
+    pool.setdefault("settings", {})["jobsAtOnce"] = 7
+    after = checksums(render(values))
+    assert [one for one in before if before[one] != after[one]] == [f"rel-worker-{pool['name']}"]
+
+
+def test_pods_go_on_when_what_is_not_theirs_changes() -> None:
+    values = {**values_of("pools"), "api": {"replicas": 5}}
+    assert checksums(render(values)) == checksums(shape("pools"))
 
 
 @pytest.mark.parametrize("name", SHAPES)
