@@ -188,6 +188,16 @@ def test_prometheus_finds_the_ports_that_are_there() -> None:
     assert pod_monitor["spec"]["podMetricsEndpoints"][0]["port"] == worker["ports"][0]["name"]
 
 
+def test_a_label_of_ones_own_goes_before_the_charts() -> None:
+    """By whatever Prometheus selects its monitors, without a key that is there twice."""
+    own = {"app.kubernetes.io/instance": "prometheus", "release": "yes"}
+    monitoring = {"serviceMonitor": {"enabled": True, "labels": own}}
+    (monitor,) = render({**LEAST, "monitoring": monitoring}).of_kind("ServiceMonitor")
+    assert own.items() <= monitor["metadata"]["labels"].items()
+    # And the API, which it selects, has its own
+    assert monitor["spec"]["selector"]["matchLabels"]["app.kubernetes.io/instance"] == "rel"
+
+
 def test_alerts_and_dashboard_are_those_of_the_files() -> None:
     rendered = shape("pools")
     (rule,) = rendered.of_kind("PrometheusRule")

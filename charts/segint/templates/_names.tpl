@@ -15,15 +15,12 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | quote }}
 {{- end }}
 
-{{/* metadata of (root, component, and annotations where it has some) */}}
+{{/* metadata of (root, component, and where it has some: annotations, and labels, which go before the chart's own) */}}
 {{- define "segint.metadata" -}}
 name: {{ .root.Release.Name }}-{{ .component }}
 namespace: {{ .root.Release.Namespace }}
 labels:
-  {{- include "segint.labels" . | nindent 2 }}
-  {{- range $name, $value := .labels }}
-  {{ $name }}: {{ $value | quote }}
-  {{- end }}
+  {{- mergeOverwrite (include "segint.labels" . | fromYaml) (deepCopy (.labels | default dict)) | toYaml | nindent 2 }}
 {{- with .annotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
