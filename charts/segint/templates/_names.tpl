@@ -4,7 +4,7 @@ namespace have none in common; the schema keeps pools from being called as anoth
 */}}
 {{- define "segint.selector" -}}
 app.kubernetes.io/name: {{ .root.Chart.Name }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
@@ -38,7 +38,7 @@ annotations:
 {{- define "segint.workerSelector" -}}
 matchLabels:
   app.kubernetes.io/name: {{ .Chart.Name }}
-  app.kubernetes.io/instance: {{ .Release.Name }}
+  app.kubernetes.io/instance: {{ .Release.Name | quote }}
 matchExpressions:
   - {key: app.kubernetes.io/component, operator: In, values: {{ include "segint.workerComponents" . }}}
 {{- end }}
