@@ -54,11 +54,58 @@ def test_addresses_of_databases_narrow_the_policies() -> None:
     assert redis["to"] == [{"ipBlock": {"cidr": "203.0.113.8/32"}}]
 
 
+@pytest.mark.parametrize(
+    ("values", "missing"),
+    [
+        ({}, "until networkPolicy.databaseTo and networkPolicy.redisTo say where"),
+        ({"postgresql": {"enabled": True}}, "until networkPolicy.redisTo says where"),
+        ({"networkPolicy": {"enabled": False}}, None),
+        (values_of("pools"), None),
+        (values_of("evaluation"), None),
+    ],
+)
+def test_notes_say_which_way_out_is_still_wide(values: dict[str, Any], missing: str | None) -> None:
+    notes = render({**LEAST, **values}).notes
+    assert missing in notes if missing else "may reach any address" not in notes
+
+
 def test_the_api_lets_in_the_ingress_the_test_and_prometheus_where_it_is_narrowed() -> None:
     (rule,) = policy(shape("pools"), "api")["ingress"]
     assert len(rule["from"]) == 3
     (everybody,) = policy(shape("minimal"), "api")["ingress"]
     assert "from" not in everybody
+
+
+PROXY = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}
+TRUSTING = {"trustedProxies": ["10.42.0.0/16"], "trustedNetworks": ["192.0.2.0/24"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "policy", "warned"),
+    [
+        (TRUSTING, {}, True),
+        (TRUSTING, {"apiFrom": [PROXY]}, True),  # metrics may be read from everywhere, on the same port
+        (TRUSTING, {"apiFrom": [PROXY, {"namespaceSelector": {}}], "scrapeFrom": []}, True),
+        (TRUSTING, {"apiFrom": [PROXY], "scrapeFrom": [], "enabled": False}, True),
+        (TRUSTING, {"apiFrom": [PROXY], "scrapeFrom": []}, False),
+        (TRUSTING, {"apiFrom": [PROXY], "scrapeFrom": [{"podSelector": {"matchLabels": {"app": "p"}}}]}, False),
+        ({**TRUSTING, "trustedNetworks": []}, {}, False),
+        ({**TRUSTING, "trustedProxies": []}, {}, False),
+    ],
+)
+def test_notes_warn_where_any_pod_could_claim_a_trusted_address(
+    settings: dict[str, Any], policy: dict[str, Any], warned: bool
+) -> None:
+    notes = render({**LEAST, "settings": settings, "networkPolicy": policy}).notes
+    assert ("may claim an address of settings.trustedNetworks" in notes) is warned
+
+
+@pytest.mark.parametrize("name", [name for name in SHAPES if values_of(name).get("settings", {}).get("trustedProxies")])
+def test_where_proxies_are_trusted_nobody_else_reaches_the_api(name: str) -> None:
+    assert "may claim an address" not in shape(name).notes
+    (rule,) = policy(shape(name), "api")["ingress"]
+    assert rule["from"]
+    assert {"namespaceSelector": {}} not in rule["from"]
 
 
 def test_evaluation_databases_let_in_their_own_release_only() -> None:
@@ -74,13 +121,6 @@ def test_evaluation_databases_let_in_their_own_release_only() -> None:
     # And the services' way to them is to them only
     for rule in policy(rendered, "worker")["egress"]:
         assert "to" in rule
-
-
-def test_evaluation_redis_forgets_nothing() -> None:
-    (redis,) = shape("evaluation").one("StatefulSet", "rel-redis")["spec"]["template"]["spec"]["containers"]
-    text = " ".join(redis["args"])
-    assert "--appendonly yes" in text
-    assert "--maxmemory-policy noeviction" in text
 
 
 def test_no_secret_is_made_and_no_password_is_written() -> None:
@@ -146,6 +186,16 @@ def test_prometheus_finds_the_ports_that_are_there() -> None:
     (pod_monitor,) = rendered.of_kind("PodMonitor")
     (worker,) = rendered.one("Deployment", "rel-worker-small")["spec"]["template"]["spec"]["containers"]
     assert pod_monitor["spec"]["podMetricsEndpoints"][0]["port"] == worker["ports"][0]["name"]
+
+
+def test_a_label_of_ones_own_goes_before_the_charts() -> None:
+    """By whatever Prometheus selects its monitors, without a key that is there twice."""
+    own = {"app.kubernetes.io/instance": "prometheus", "release": "yes"}
+    monitoring = {"serviceMonitor": {"enabled": True, "labels": own}}
+    (monitor,) = render({**LEAST, "monitoring": monitoring}).of_kind("ServiceMonitor")
+    assert own.items() <= monitor["metadata"]["labels"].items()
+    # And the API, which it selects, has its own
+    assert monitor["spec"]["selector"]["matchLabels"]["app.kubernetes.io/instance"] == "rel"
 
 
 def test_alerts_and_dashboard_are_those_of_the_files() -> None:

@@ -91,6 +91,9 @@
 {{- fail (printf "%s.extraEnv has %s, but no name there may begin with SEGINT_; use the key of settings instead." $.key $name) }}
 {{- end }}
 {{- end }}
+{{- if hasKey .on.podAnnotations "checksum/settings" }}
+{{- fail (printf "%s.podAnnotations has checksum/settings, which is the chart's; use another annotation." .key) }}
+{{- end }}
 {{- range $name, $_ := .on.podLabels }}
 {{- if has $name (list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component") }}
 {{- fail (printf "%s.podLabels has %s, which selects the pods and is the chart's; use another label." $.key $name) }}
