@@ -145,7 +145,11 @@ def test_prometheus_finds_the_ports_that_are_there() -> None:
     assert service_monitor["metadata"]["labels"]["release"] == "prometheus"
     (pod_monitor,) = rendered.of_kind("PodMonitor")
     (worker,) = rendered.one("Deployment", "rel-worker-small")["spec"]["template"]["spec"]["containers"]
-    assert pod_monitor["spec"]["podMetricsEndpoints"][0]["port"] == worker["ports"][0]["name"]
+    (endpoint,) = pod_monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] == worker["ports"][0]["name"]
+    # and who reads an alert reads which node and pod
+    set_by = {rule["targetLabel"]: rule["sourceLabels"] for rule in endpoint["relabelings"]}
+    assert set_by == {"node": ["__meta_kubernetes_pod_node_name"], "instance": ["__meta_kubernetes_pod_name"]}
 
 
 def test_alerts_and_dashboard_are_those_of_the_files() -> None:

@@ -176,6 +176,15 @@ def test_the_data_source_is_a_variable() -> None:
     assert all(source == {"type": "prometheus", "uid": "${datasource}"} for source in used)
 
 
+def test_what_is_told_by_worker_names_the_node_and_where_there_is_none_the_instance() -> None:
+    by_worker = [target for panel in panels() for target in panel.get("targets", ()) if "by (node" in target["expr"]]
+    assert len(by_worker) >= 4
+    for target in by_worker:
+        assert "by (node, instance" in target["expr"]
+        assert target["legendFormat"].startswith("{{node}} {{instance}}")
+    assert not [target for panel in panels() for target in panel.get("targets", ()) if "by (instance" in target["expr"]]
+
+
 @pytest.mark.parametrize("question", ["healthy", "wait", "slow", "full"])
 def test_the_rows_answer_a_shift_lead_s_questions(question: str) -> None:
     assert any(question in panel["title"] for panel in panels() if panel["type"] == "row")
