@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import helm_python
 import pytest
 import yaml
 
@@ -159,6 +160,19 @@ def test_alerts_and_dashboard_are_those_of_the_files() -> None:
     data = rendered.one("ConfigMap", "rel-dashboard")["data"]
     ours = json.loads((CHART / "files" / "dashboards" / "segint.json").read_text(encoding="utf-8"))
     assert json.loads(data["research-rel.json"]) == ours
+
+
+def test_an_alert_of_ones_own_takes_the_place_of_one_that_is_left_out() -> None:
+    def alerts(*disabled: str) -> list[str]:
+        values = {**LEAST, "monitoring": {"prometheusRule": {"enabled": True, "disabled": list(disabled)}}}
+        (rule,) = render(values).of_kind("PrometheusRule")
+        return [one["alert"] for group in rule["spec"]["groups"] for one in group["rules"]]
+
+    everything = alerts()
+    assert alerts("SegIntOldestJobTooOld") == [name for name in everything if name != "SegIntOldestJobTooOld"]
+    # and a misspelt name does not leave the alert in unnoticed
+    with pytest.raises(helm_python.HelmRenderError, match="names SegIntOldestJob, but there is no such alert; there"):
+        alerts("SegIntOldestJob")
 
 
 @pytest.mark.parametrize("name", SHAPES)

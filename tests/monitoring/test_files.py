@@ -3,6 +3,7 @@
 import re
 import subprocess
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -64,6 +65,22 @@ def test_every_alert_is_tested_both_ways() -> None:
 def test_promtool_is_content(arguments: tuple[str, ...]) -> None:
     done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@NEEDS_PROMETHEUS
+def test_the_alert_that_metrics_md_puts_in_another_s_place_is_one(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    [values, own] = [
+        yaml.safe_load(block) for block in re.findall(r"```yaml\n# (?:values|kubectl)[^\n]*\n(.+?)```", text, re.S)
+    ]
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own["spec"]), encoding="utf-8")
+    done = subprocess.run(
+        ["promtool", "check", "rules", tmp_path / "own.yaml"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    replaced = [rule["alert"] for group in own["spec"]["groups"] for rule in group["rules"]]
+    assert replaced == values["monitoring"]["prometheusRule"]["disabled"]
+    assert set(replaced) <= {rule["alert"] for rule in alerts()}
 
 
 # --- What the pages tell to type ---------------------------------------------------------------------------------
