@@ -1,8 +1,8 @@
 """One archive for a site without internet: `make bundle`.
 
-It holds the chart, the list of images and, where a container engine has them, the images; wheels of the API, the
-`segint` command and the worker for a CPU at the versions of the lock; the licences of all of those; SHA256SUMS; and
-`load`, which checks the sums before it does anything.
+It holds the chart, the documentation, the list of images and, where a container engine has them, the images; wheels of
+the API, the `segint` command and the worker for a CPU at the versions of the lock; the licences of all of those;
+SHA256SUMS; and `load`, which checks the sums before it does anything.
 """
 
 import argparse
@@ -128,6 +128,7 @@ def bundle(out: Path, chart: Path, wheels: Path | None, extras: str) -> None:
             download_wheels(folder / "wheels", extras)
         else:
             shutil.copytree(wheels, folder / "wheels")
+        shutil.copytree(ROOT / "docs", folder / "docs", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
         found = sorted((folder / "wheels").glob("*.whl"))
         (folder / "licences.txt").write_text("".join(licences(found)), encoding="utf-8")
         for source, name in (

@@ -162,6 +162,14 @@ def test_alerts_and_dashboard_are_those_of_the_files() -> None:
     assert json.loads(data["research-rel.json"]) == ours
 
 
+def test_alerts_link_to_their_pages_where_those_are_served() -> None:
+    rules = {"enabled": True, "runbooksUrl": "https://git.example/docs/runbooks/"}
+    (rule,) = render({**LEAST, "monitoring": {"prometheusRule": rules}}).of_kind("PrometheusRule")
+    for group in rule["spec"]["groups"]:
+        for one in group["rules"]:
+            assert one["annotations"]["runbook_url"] == f"https://git.example/docs/runbooks/{one['alert']}.md"
+
+
 def test_an_alert_of_ones_own_takes_the_place_of_one_that_is_left_out() -> None:
     def alerts(*disabled: str) -> list[str]:
         values = {**LEAST, "monitoring": {"prometheusRule": {"enabled": True, "disabled": list(disabled)}}}

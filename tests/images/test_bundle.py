@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.images.dockerfiles import ROOT
+from tests.monitoring.files import alerts
 
 CHART = """
 apiVersion: v2
@@ -57,13 +58,17 @@ def load(bundle: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=60, cwd="/")
 
 
-def test_a_bundle_has_chart_images_wheels_and_licences(bundle: Path) -> None:
+def test_a_bundle_has_chart_images_wheels_licences_and_documentation(bundle: Path) -> None:
     assert (bundle / "images.txt").read_text() == "segint-api-that-no-engine-has:1.2.3\n"
     with tarfile.open(bundle / "chart" / "segint-1.2.3.tgz") as chart:
         assert "segint/Chart.yaml" in chart.getnames()
     licences = (bundle / "licences.txt").read_text()
     assert "small 1.0: MIT" in licences
     assert "Permission is hereby granted" in licences
+    assert (bundle / "docs" / "install.md").is_file()
+    # and for each alert the page that its runbook_url names
+    for rule in alerts():
+        assert (bundle / rule["annotations"]["runbook_url"]).is_file()
 
 
 def test_what_is_whole_is_loaded(bundle: Path, tmp_path: Path) -> None:
