@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, and_, false, func, not_, or_, select
 from sqlalchemy.dialects.postgresql import distinct_on
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from services.core.db.pool_reach import within_reach
 from services.core.db.tables import ModelVersionRow, SegmentationJobRow
@@ -44,10 +44,14 @@ def out_of_reach(session: Session) -> dict[str, int]:
 
     A pool whose first worker never came is not remembered; the work that it was meant for is seen here.
     """
-    queued = SegmentationJobRow
-    reached = or_(false(), *(within_reach(queued.model_id, pool) for pool in _living_pools(session)))
-    counts = select(queued.model_id, func.count()).where(_ready(), not_(reached)).group_by(queued.model_id)
+    model_id = SegmentationJobRow.model_id
+    counts = select(model_id, func.count()).where(_ready(), beyond_reach(session, model_id)).group_by(model_id)
     return dict(session.execute(counts).all())
+
+
+def beyond_reach(session: Session, model_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    """Whether no worker that is there now runs the model that the column `model_id` names."""
+    return not_(or_(false(), *(within_reach(model_id, pool) for pool in _living_pools(session))))
 
 
 def obstacle_to(session: Session, model_id: str) -> str:
