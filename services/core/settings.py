@@ -171,8 +171,8 @@ class Settings(BaseSettings):
     )
     pool_runtimes: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Comma-separated names of the only runtimes whose models this worker runs; empty: any. A job of a "
-        "model that no pool runs waits until one does.",
+        description="Comma-separated names of the only runtimes whose models this worker runs, each of them installed; "
+        "empty: all that are installed. A job of a model that no pool runs waits until one does.",
     )
     pool_device: PoolDevice = Field(
         PoolDevice.AUTO,

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import helm_python
 import pytest
 import yaml
 
@@ -185,7 +186,11 @@ def test_prometheus_finds_the_ports_that_are_there() -> None:
     assert service_monitor["metadata"]["labels"]["release"] == "prometheus"
     (pod_monitor,) = rendered.of_kind("PodMonitor")
     (worker,) = rendered.one("Deployment", "rel-worker-small")["spec"]["template"]["spec"]["containers"]
-    assert pod_monitor["spec"]["podMetricsEndpoints"][0]["port"] == worker["ports"][0]["name"]
+    (endpoint,) = pod_monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] == worker["ports"][0]["name"]
+    # and who reads an alert reads which node and pod
+    set_by = {rule["targetLabel"]: rule["sourceLabels"] for rule in endpoint["relabelings"]}
+    assert set_by == {"node": ["__meta_kubernetes_pod_node_name"], "instance": ["__meta_kubernetes_pod_name"]}
 
 
 def test_a_label_of_ones_own_goes_before_the_charts() -> None:
@@ -205,6 +210,27 @@ def test_alerts_and_dashboard_are_those_of_the_files() -> None:
     data = rendered.one("ConfigMap", "rel-dashboard")["data"]
     ours = json.loads((CHART / "files" / "dashboards" / "segint.json").read_text(encoding="utf-8"))
     assert json.loads(data["research-rel.json"]) == ours
+
+
+def test_alerts_link_to_their_pages_where_those_are_served() -> None:
+    rules = {"enabled": True, "runbooksUrl": "https://git.example/docs/runbooks/"}
+    (rule,) = render({**LEAST, "monitoring": {"prometheusRule": rules}}).of_kind("PrometheusRule")
+    for group in rule["spec"]["groups"]:
+        for one in group["rules"]:
+            assert one["annotations"]["runbook_url"] == f"https://git.example/docs/runbooks/{one['alert']}.md"
+
+
+def test_an_alert_of_ones_own_takes_the_place_of_one_that_is_left_out() -> None:
+    def alerts(*disabled: str) -> list[str]:
+        values = {**LEAST, "monitoring": {"prometheusRule": {"enabled": True, "disabled": list(disabled)}}}
+        (rule,) = render(values).of_kind("PrometheusRule")
+        return [one["alert"] for group in rule["spec"]["groups"] for one in group["rules"]]
+
+    everything = alerts()
+    assert alerts("SegIntOldestJobTooOld") == [name for name in everything if name != "SegIntOldestJobTooOld"]
+    # and a misspelt name does not leave the alert in unnoticed
+    with pytest.raises(helm_python.HelmRenderError, match="names SegIntOldestJob, but there is no such alert; there"):
+        alerts("SegIntOldestJob")
 
 
 @pytest.mark.parametrize("name", SHAPES)
