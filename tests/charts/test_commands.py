@@ -39,10 +39,7 @@ class Machine:
     """
 
     def __init__(self, folder: Path, owner_url: str, redis_url: str) -> None:
-        two_roles = {"existingSecret": "segint", "keys": {"migrationDatabaseUrl": "owner-url"}}
-        self.rendered: Rendered = render(
-            {**values_of("minimal"), "secrets": two_roles, "test": {"tokenSecret": "token"}}
-        )
+        self.rendered: Rendered = render({**values_of("minimal"), "test": {"tokenSecret": "token"}})
         self.database_url = as_role(owner_url, f"r_{uuid4().hex}")
         self.folder = folder
         self.port = free_port()
