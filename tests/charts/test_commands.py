@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from services.client.local.redis import LocalRedis
 from services.core.db import tokens
-from services.core.db.session import Database
+from services.core.db.session import Database, Session
 from services.core.model_library import ModelLibrary
 from tests.charts.rendering import CHART, Document, Rendered, render, values_of
 from tests.charts.test_settings import environment_of
@@ -152,12 +152,16 @@ def test_a_release_migrates_starts_segments_and_stops(machine: Machine) -> None:
         try:
             for statement in REFUSED:
                 with pytest.raises(DBAPIError, match=r"permission denied|must be owner"):
-                    database.run(lambda session, refused=statement: session.execute(text(refused)))
+                    database.run(execute, statement)
         finally:
             database.close()
         verified = machine.run(api, ["python", "-m", "services.client.cli", "audit", "verify", "--json"])
         assert verified.returncode == 0, verified.stderr
         assert json.loads(verified.stdout)["entries"] >= AUDITED
+
+
+def execute(session: Session, statement: str) -> None:
+    session.execute(text(statement))
 
 
 def probed(machine: Machine, container: Document, probe: str) -> bool:
