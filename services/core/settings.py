@@ -51,6 +51,11 @@ class Settings(BaseSettings):
 
     # Where things are
     database_url: str = Field(description="PostgreSQL, as postgresql://user:password@host:port/database.")
+    migration_database_url: str = Field(
+        "",
+        description="The same database as the role that owns its tables, for `python -m migrations upgrade` and "
+        "`segint restore` only; empty: SEGINT_DATABASE_URL, whose role could then change the audit.",
+    )
     redis_url: str = Field(description="Redis of its own (noeviction), as redis://host:port/0 or unix:///path.")
     volume_dir: Path = Field(description="The mounted volume that the API and the workers share.")
     redis_namespace: str = Field("segint", min_length=1, description="Prefix of every Redis key, and so of the queue.")

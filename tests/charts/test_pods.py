@@ -191,8 +191,10 @@ def test_a_pool_can_switch_off_what_the_defaults_switch_on() -> None:
 
 def test_migrations_may_have_the_schemas_owner_and_be_a_hook() -> None:
     (job,) = shape("pools").of_kind("Job")
-    (variable,) = job["spec"]["template"]["spec"]["containers"][0]["env"]
-    assert variable["valueFrom"]["secretKeyRef"] == {"name": "segint", "key": "owner-url"}
+    application, owner = job["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert (application["name"], owner["name"]) == ("SEGINT_DATABASE_URL", "SEGINT_MIGRATION_DATABASE_URL")
+    assert application["valueFrom"]["secretKeyRef"] == {"name": "segint", "key": "application-url"}
+    assert owner["valueFrom"]["secretKeyRef"] == {"name": "segint", "key": "owner-url"}
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
     # A hook before the installation finds nothing of the chart: no account, no ConfigMap.
     assert job["spec"]["template"]["spec"]["serviceAccountName"] == "default"

@@ -44,7 +44,7 @@ def test_the_guides_commands_empty_what_an_installation_filled(
         restore_to_servers(backup, installed)
     # When its database is made anew, the volume is still not empty
     database = psycopg.conninfo.conninfo_to_dict(installed.database_url)["dbname"]
-    remake = guides("psql ").replace("OWNER segint", "").replace("DATABASE segint", f'DATABASE "{database}"')
+    remake = guides("psql ").replace("OWNER segint_owner", "").replace("DATABASE segint", f'DATABASE "{database}"')
     run(remake, ADMIN_URL=postgres.url("postgres"))
     with pytest.raises(NotEmpty, match="is not empty"):
         restore_to_servers(backup, installed)

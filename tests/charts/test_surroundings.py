@@ -7,7 +7,7 @@ import helm_python
 import pytest
 import yaml
 
-from tests.charts.rendering import CHART, LEAST, SHAPES, Document, Rendered, render, shape, values_of
+from tests.charts.rendering import CHART, LEAST, SHAPES, Document, Rendered, pods, render, shape, values_of
 from tests.charts.test_names import selects
 
 DNS, POSTGRES, REDIS, API = 53, 5432, 6379, 8080
@@ -122,6 +122,27 @@ def test_evaluation_databases_let_in_their_own_release_only() -> None:
     # And the services' way to them is to them only
     for rule in policy(rendered, "worker")["egress"]:
         assert "to" in rule
+
+
+def test_the_evaluation_postgresql_has_an_owner_whom_only_the_migrations_know() -> None:
+    # Given the owner of the server
+    rendered = shape("evaluation")
+    postgres, job = (
+        rendered.of_kind(kind)[at]["spec"]["template"]["spec"]["containers"][0]
+        for kind, at in (("StatefulSet", 0), ("Job", 0))
+    )
+    server, migration = ({one["name"]: one for one in container["env"]} for container in (postgres, job))
+    owner, database = server["POSTGRES_USER"]["value"], server["POSTGRES_DB"]["value"]
+    # Then the migrations come as that one, with its password, and bind the role of databaseUrl
+    url = f"postgresql://{owner}@rel-postgres:5432/{database}"
+    assert migration["SEGINT_MIGRATION_DATABASE_URL"]["value"] == url
+    assert migration["PGPASSWORD"]["valueFrom"] == server["POSTGRES_PASSWORD"]["valueFrom"]
+    assert migration["SEGINT_DATABASE_URL"]["valueFrom"]["secretKeyRef"]["key"] == "SEGINT_DATABASE_URL"
+    # and nobody else is told
+    for name, pod in pods(rendered):
+        if not name.startswith(("Job/", "StatefulSet/")):
+            assert "POSTGRES_PASSWORD" not in str(pod), name
+            assert owner not in str(pod), name
 
 
 def test_no_secret_is_made_and_no_password_is_written() -> None:
@@ -250,3 +271,7 @@ def test_notes_warn_of_what_will_be_missed_later() -> None:
     assert "whoever reaches the service may use it" in render({**LEAST, "settings": {"auth": "open"}}).notes
     assert "would wait for ever" in render({**LEAST, "workers": [{"name": "a", "models": ["m"]}]}).notes
     assert "would wait for ever" not in shape("pools").notes
+    one_role = {"existingSecret": "segint", "keys": {"migrationDatabaseUrl": ""}}
+    assert "changing or deleting entries of the audit" in render({"secrets": one_role}).notes
+    for name in SHAPES:
+        assert "entries of the audit" not in shape(name).notes

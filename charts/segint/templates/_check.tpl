@@ -4,7 +4,7 @@
 {{- fail (printf "The release's name has %d characters, but at most 40 are allowed, because Kubernetes cuts longer names of pods and Jobs; choose a shorter one." (len .Release.Name)) }}
 {{- end }}
 {{- if not .Values.secrets.existingSecret }}
-{{- fail "secrets.existingSecret is empty, but a Secret with the database's and Redis' addresses is needed. Make one: kubectl create secret generic segint --from-literal=SEGINT_DATABASE_URL=postgresql://… --from-literal=SEGINT_REDIS_URL=redis://… --from-literal=SEGINT_SESSION_SECRET=$(openssl rand -hex 32), and name it here." }}
+{{- fail "secrets.existingSecret is empty, but a Secret with the database's and Redis' addresses is needed. Make one: kubectl create secret generic segint --from-literal=SEGINT_DATABASE_URL=postgresql://… --from-literal=SEGINT_MIGRATION_DATABASE_URL=postgresql://… --from-literal=SEGINT_REDIS_URL=redis://… --from-literal=SEGINT_SESSION_SECRET=$(openssl rand -hex 32), and name it here." }}
 {{- end }}
 {{- include "segint.checkSettings" . }}
 {{- include "segint.checkApi" . }}
