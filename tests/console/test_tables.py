@@ -235,6 +235,32 @@ def test_a_structure_is_edited_and_clients_see_it(deployment: Deployment, ada: V
     assert family.versions[0].structures[0].fma_code == 0
 
 
+def test_a_structure_keeps_to_the_channels_of_its_family_and_the_options_of_its_version(
+    deployment: Deployment, ada: Visitor
+) -> None:
+    # Given a published version whose options name its structure
+    with deployment.library() as library:
+        library.attach(SAMPLE_MODEL, runtime="phantom", options={"mapping": {"liver": 1}})
+    path = "/structure/edit?pk=1,0"
+    fields = edit_form(ada, path) | {"structure_type": "1"}
+    before = deployment.get("/api/v2/Model/").content
+    for change, sentence in (
+        # When it is put on a channel that the family does not have, whose masks would lie on another one's grid
+        ({"input_channel_id": "PET"}, "Structure 1: the family has no input channel «PET»; it has 1."),
+        # or no longer called as the options call it
+        ({"structure_id": "9", "name": "spleen"}, "the model has no structure 'liver'"),
+    ):
+        answer = ada.client.post(f"{ada.url}/admin{path}", data=fields | change)
+        # Then that is refused in a sentence, and nothing is changed
+        assert answer.status_code == 422
+        assert sentence in unescape(answer.text)
+        assert deployment.get("/api/v2/Model/").content == before
+    # And an empty channel is the family's first, as in the form of a new model
+    assert ada.client.post(f"{ada.url}/admin{path}", data=fields | {"input_channel_id": ""}).status_code == 303
+    (family,) = decode_models(deployment.get("/api/v2/Model/").content)
+    assert family.versions[0].structures[0].input_channel_id == "1"
+
+
 # --- Who may -------------------------------------------------------------------------------------------------
 
 
