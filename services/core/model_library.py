@@ -16,6 +16,7 @@ from services.core.catalogue import Attachment, CatalogueEntry, ModelFamily, Run
 from services.core.checked_options import model_options
 from services.core.db import audit, volume_identity
 from services.core.db import catalogue as rows
+from services.core.db.catalogue_changes import change_by_attaching, changes_of, refuse_changes_of_used_versions
 from services.core.db.locks import lock_name
 from services.core.db.session import Database, Session
 from services.core.errors import (
@@ -69,7 +70,7 @@ class ModelLibrary:
 
         Raises:
             MalformedMessage: it is not one, or cannot be stored or offered.
-            CatalogueConflict: a version's identifier belongs to another family.
+            CatalogueConflict: a version's identifier belongs to another family, or one that has jobs would change.
             DatabaseUnavailable: PostgreSQL cannot be reached.
         """
         return self._import(decode_family(message))
@@ -106,6 +107,7 @@ class ModelLibrary:
 
         Raises:
             ModelUnavailable: there is no such version.
+            CatalogueConflict: it has jobs, which something else ran.
             RuntimeUnavailable: there is no such runtime, or its library is not installed where it is checked.
             InvalidModel: a file is missing or cannot be read, an option cannot be used, or the check failed.
             StorageFull: the volume has no room for the files.
@@ -132,6 +134,7 @@ class ModelLibrary:
                 options=dict(options or {}),
                 time_limit_seconds=time_limit_seconds,
             )
+            self._database.run(_refuse_change_of_used_version, model_id, attachment)
             if check is not None:
                 check(model_spec(version, attachment, self._blobs.model_path))
         except BaseException:
@@ -234,6 +237,7 @@ class ModelLibrary:
         self._blobs.require(identity)
 
     def _store_family(self, session: Session, family: ModelFamily) -> bool:
+        refuse_changes_of_used_versions(changes_of(session, family, lock=True))
         created = rows.store_family(session, family)
         versions = json.dumps([version.model_id for version in family.versions], ensure_ascii=False)
         action = "family.created" if created else "family.updated"
@@ -241,6 +245,7 @@ class ModelLibrary:
         return created
 
     def _attach(self, session: Session, model_id: str, attachment: Attachment) -> None:
+        _refuse_change_of_used_version(session, model_id, attachment, lock=True)
         rows.attach(session, model_id, attachment)
         self._record(session, "model.attached", f"model:{model_id}", _audited(attachment))
 
@@ -280,6 +285,12 @@ class ModelLibrary:
             raise InvalidModel(f"{source} cannot be read: {error.strerror or error}.") from error
         stored.append(file)
         return file
+
+
+def _refuse_change_of_used_version(
+    session: Session, model_id: str, attachment: Attachment, *, lock: bool = False
+) -> None:
+    refuse_changes_of_used_versions(change_by_attaching(session, model_id, attachment, lock=lock))
 
 
 def _audited(attachment: Attachment) -> Details:

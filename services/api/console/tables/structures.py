@@ -88,7 +88,7 @@ class StructureTable(CatalogueTable):
         return "" if version is None else await family_name(request, version)
 
     async def before_edit(self, request: Request, data: dict[str, Any], obj: Any) -> None:
-        """One of a version that has jobs stays as it is; others keep to the family's channels and the version's options."""
+        """One of a version that has jobs stays as it is; others keep to the family's channels and the options."""
         if await self.has_jobs(request, await _model_id(request, obj)):
             raise FormValidationError({VERSION_FIELD: HAS_JOBS})
         write_texts(obj, data, self)
