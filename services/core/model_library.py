@@ -247,7 +247,7 @@ class ModelLibrary:
     def _attach(self, session: Session, model_id: str, attachment: Attachment) -> None:
         _refuse_change_of_used_version(session, model_id, attachment, lock=True)
         rows.attach(session, model_id, attachment)
-        self._record(session, "model.attached", f"model:{model_id}", _audited(attachment))
+        self._record(session, "model.attached", f"model:{model_id}", attachment_details(attachment))
 
     def _set_enabled(self, session: Session, model_id: str, enabled: bool) -> None:
         rows.set_enabled(session, model_id, enabled)
@@ -255,9 +255,9 @@ class ModelLibrary:
 
     def _delete_version(self, session: Session, model_id: str) -> tuple[str, list[str]]:
         entry = rows.delete_version(session, model_id)
-        details = {**({} if entry.attachment is None else _audited(entry.attachment)), "family": entry.family_name}
+        ran = {} if entry.attachment is None else attachment_details(entry.attachment)
         unreferenced = rows.unreferenced_files(session)
-        self._record(session, "model.deleted", f"model:{model_id}", details)
+        self._record(session, "model.deleted", f"model:{model_id}", {**ran, "family": entry.family_name})
         return entry.family_name, unreferenced
 
     def _record(self, session: Session, action: str, subject: str, details: Details) -> None:
@@ -293,8 +293,8 @@ def _refuse_change_of_used_version(
     refuse_changes_of_used_versions(change_by_attaching(session, model_id, attachment, lock=lock))
 
 
-def _audited(attachment: Attachment) -> Details:
-    """What runs a version, with the digests of its files."""
+def attachment_details(attachment: Attachment) -> Details:
+    """What runs a version, with the digests of its files, as the audit keeps it."""
     details: dict[str, str | int] = {"runtime": attachment.runtime}
     for name, file in (("file", attachment.artifact), ("module", attachment.module)):
         if file is not None:

@@ -126,6 +126,29 @@ def state_dict() -> bytes:
     return file.getvalue()
 
 
+def test_the_audit_says_what_a_draft_runs_and_what_was_published(deployment: Deployment, mo: Visitor) -> None:
+    # Given a draft that is to unpickle a class, with options
+    sent = form("told", allow_pickle=True, class_name="Net", options="call: tensor", time_limit_seconds="9")
+    mo.change("/new-model/draft", sent)
+    digest = upload(mo, "told", torchscript())["sha256"]
+    # When it is published
+    assert mo.change("/models/publish", {"model_id": "told", "unchecked": True}).status_code == 200
+    # Then the audit tells of both what the command line's tells of what it attaches
+    ran = {"runtime": "pytorch", "class": "Net", "allow_pickle": "true", "options": '{"call": "tensor"}'}
+    ran |= {"time_limit_seconds": 9}
+    entries = audit(deployment)
+    assert entries[("account:mo", "model.drafted", "model:told")] == {"family": "Family of told", **ran}
+    published = entries[("account:mo", "model.published", "model:told")]
+    assert published == {
+        "unchecked": "yes",
+        **ran,
+        "file": "model.pt",
+        "file_sha256": digest,
+        "file_bytes": len(torchscript()),
+    }
+    mo.change("/models/disable", {"model_id": "told"})
+
+
 def test_another_file_needs_another_dry_run(mo: Visitor) -> None:
     mo.change("/new-model/draft", form("twice tried"))
     upload(mo, "twice tried", torchscript())

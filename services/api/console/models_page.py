@@ -16,12 +16,13 @@ from services.api.console.fields import json_fields, text_field
 from services.api.console.page import Page, as_json, require
 from services.api.doorbell import Ringer
 from services.core.accounts import Permission
+from services.core.audit import Details
 from services.core.db import drafts, family_views, model_checks
 from services.core.db.family_views import FamilyView
 from services.core.db.session import AsyncDatabase, Session
 from services.core.errors import InvalidModel
 from services.core.model_check import CheckState, fingerprint_of
-from services.core.model_library import ModelLibrary
+from services.core.model_library import ModelLibrary, attachment_details
 from services.core.model_todos import todos
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ class ModelsPage(Page):
         model_id, unchecked = text_field(fields, "model_id"), fields.get("unchecked") is True
         seen = text_field(fields, "seen") or None
 
-        def work(session: Session) -> None:
+        def work(session: Session) -> drafts.VersionView:
             view = drafts.version_view(session, model_id)
             check = model_checks.newest(session, model_id)
             missing = todos(view.entry, view.artifact, check, proven=view.has_jobs)
@@ -123,14 +124,14 @@ class ModelsPage(Page):
             if not missing and not (_passed(view, check) or unchecked or view.entry.enabled or view.has_jobs):
                 raise InvalidModel(f"The dry run of «{model_id}» is not over yet; wait for it.")
             drafts.set_published(session, model_id, True, seen)
+            return view
 
-        view = await self._database.run(drafts.version_view, model_id)
-        details = {
-            "unchecked": "yes" if unchecked else "no",
-            "model_sha256": "" if view.artifact is None else view.artifact.sha256,
-            "module_sha256": "" if view.module is None else view.module.sha256,
-        }
-        await self._changes.make(request, "model.published", f"model:{model_id}", work, details)
+        def details(view: drafts.VersionView) -> Details:
+            attachment = view.entry.attachment
+            ran = {} if attachment is None else attachment_details(attachment)
+            return {"unchecked": "yes" if unchecked else "no", **ran}
+
+        view = await self._changes.make(request, "model.published", f"model:{model_id}", work, details)
         await to_thread.run_sync(self._library.publish, view.entry.family_name)
         return {"model_id": model_id, "url": str(request.url_for("admin:family", id=view.family_id))}
 

@@ -194,10 +194,10 @@ class VersionTable(CatalogueTable):
 
 
 def write_texts(row: Any, data: dict[str, Any], table: Table) -> None:
-    """Columns of text hold texts, and no NUL, which PostgreSQL cannot store."""
+    """Columns of text hold texts, and no NUL, which PostgreSQL cannot store; a browser's line ends are no change."""
     for field in table.fields:
         if type(field) in {StringField, TextAreaField} and field.name in data:
-            setattr(row, field.name, str(data[field.name] or "").replace("\x00", ""))
+            setattr(row, field.name, str(data[field.name] or "").replace("\x00", "").replace("\r\n", "\n"))
 
 
 def _range(least: list[float] | None, most: list[float] | None) -> str:
