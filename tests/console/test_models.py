@@ -2,17 +2,22 @@
 
 import io
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
+import httpx
 import pytest
 import torch
 from playwright.sync_api import Browser, expect
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 
+from services.core.catalogue import StoredFile
 from services.core.db import drafts
 from tests.conftest import MakeDeployment
 from tests.console.model_drafts import audit, form, offered, tried, upload
 from tests.console.torchscript import torchscript
 from tests.console.visitor import SECRET, Visitor, create_account, visitor
-from tests.deployment import SAMPLE_MODEL, Deployment, request_body, small_volume
+from tests.deployment import SAMPLE_MODEL, Deployment, request_body, small_volume, wait_for
 
 ON_A_GPU = b"""import sys
 import torch
@@ -147,6 +152,31 @@ def test_the_audit_says_what_a_draft_runs_and_what_was_published(deployment: Dep
         "file_bytes": len(torchscript()),
     }
     mo.change("/models/disable", {"model_id": "told"})
+
+
+def test_what_is_published_is_told_as_it_is_and_not_as_it_was_before(deployment: Deployment, mo: Visitor) -> None:
+    # Given a draft of which another file is just being committed
+    mo.change("/new-model/draft", form("raced"))
+    upload(mo, "raced", torchscript())
+    database = deployment.database()
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))")
+    try:
+        with ThreadPoolExecutor(1) as threads:
+
+            def replace(session: Session) -> Future[httpx.Response]:
+                drafts.set_file(session, "raced", "artifact", StoredFile("other", "f" * 64, 3, "other.pt"))
+                # When it is published meanwhile
+                answer = threads.submit(mo.change, "/models/publish", {"model_id": "raced", "unchecked": True})
+                wait_for(lambda: session.scalar(waiting), "the publishing to wait")
+                return answer
+
+            assert database.run(replace).result().status_code == 200
+    finally:
+        database.close()
+    # Then the audit names the file that was published
+    published = audit(deployment)[("account:mo", "model.published", "model:raced")]
+    assert (published["file"], published["file_sha256"]) == ("other.pt", "f" * 64)
+    mo.change("/models/disable", {"model_id": "raced"})
 
 
 def test_another_file_needs_another_dry_run(mo: Visitor) -> None:

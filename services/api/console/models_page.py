@@ -116,7 +116,7 @@ class ModelsPage(Page):
         seen = text_field(fields, "seen") or None
 
         def work(session: Session) -> drafts.VersionView:
-            view = drafts.version_view(session, model_id)
+            view = drafts.version_view(session, model_id, lock=True)
             check = model_checks.newest(session, model_id)
             missing = todos(view.entry, view.artifact, check, proven=view.has_jobs)
             if missing and not (unchecked and missing[0].startswith(("Try it", "The dry run failed"))):
