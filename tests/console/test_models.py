@@ -139,8 +139,8 @@ def test_the_audit_says_what_a_draft_runs_and_what_was_published(deployment: Dep
     # When it is published
     assert mo.change("/models/publish", {"model_id": "told", "unchecked": True}).status_code == 200
     # Then the audit tells of both what the command line's tells of what it attaches
-    ran = {"runtime": "pytorch", "class": "Net", "allow_pickle": "true", "options": '{"call": "tensor"}'}
-    ran |= {"time_limit_seconds": 9}
+    ran: dict[str, str | int] = {"runtime": "pytorch", "class": "Net", "allow_pickle": "true"}
+    ran |= {"options": '{"call": "tensor"}', "time_limit_seconds": 9}
     entries = audit(deployment)
     assert entries[("account:mo", "model.drafted", "model:told")] == {"family": "Family of told", **ran}
     published = entries[("account:mo", "model.published", "model:told")]
@@ -288,6 +288,40 @@ def test_copies_are_drafts_with_the_same_files(deployment: Deployment, mo: Visit
     assert again.status_code == 409
 
 
+def test_a_draft_is_deleted_with_its_files_and_nothing_else_is(deployment: Deployment, mo: Visitor) -> None:
+    # Given a version that has a job, one that is published, and a draft that somebody else changes
+    deployment.submit()
+    mo.change("/new-model/draft", form("offered"))
+    upload(mo, "offered", torchscript())
+    mo.change("/models/publish", {"model_id": "offered", "unchecked": True})
+    before = deployment.files("models")
+    seen = mo.change("/new-model/draft", form("unwanted")).json()["seen"]
+    digest = upload(mo, "unwanted", torchscript())["sha256"]
+    # When each is deleted, Then all are refused in a sentence
+    for model_id, version_seen, sentence in (
+        (SAMPLE_MODEL, mo_seen(mo, SAMPLE_MODEL), "has jobs"),
+        ("offered", mo_seen(mo, "offered"), "disable it first"),
+        ("unwanted", seen, "Somebody else changed"),
+        ("nowhere\0", seen, "There is no model version"),
+    ):
+        answer = mo.change("/models/delete", {"model_id": model_id, "seen": version_seen})
+        assert answer.status_code in {400, 409}, model_id
+        assert sentence in answer.json()["error"]
+    # And the page offers it for the draft alone, and asks once more
+    rows = mo.get("/models").text.split("data-model=")
+    deletable = {row.split('"')[1] for row in rows if "/models/delete" in row}
+    assert "unwanted" in deletable
+    assert not deletable & {SAMPLE_MODEL, "offered"}
+    assert all('data-confirm="This draft will be gone' in row for row in rows if "/models/delete" in row)
+    # When the draft is deleted as it is now, Then it is gone with its file, and the audit says what it was
+    assert mo.change("/models/delete", {"model_id": "unwanted", "seen": mo_seen(mo, "unwanted")}).status_code == 200
+    assert "unwanted" not in mo.get("/models").text.replace("Family of unwanted", "")
+    assert deployment.files("models") == before
+    deleted = audit(deployment)[("account:mo", "model.deleted", "model:unwanted")]
+    assert (deleted["family"], deleted["file_sha256"]) == ("Family of unwanted", digest)
+    mo.change("/models/disable", {"model_id": "offered"})
+
+
 # --- Who may ------------------------------------------------------------------------------------------------
 
 
@@ -303,6 +337,7 @@ def test_only_modellers_change_models(deployment: Deployment, name: str) -> None
             "/models/copy",
             "/models/publish",
             "/models/disable",
+            "/models/delete",
             "/models/check",
             "/new-model/draft",
             "/family-inputs/1/save",

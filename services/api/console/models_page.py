@@ -13,16 +13,17 @@ from starlette_admin.routing import route
 from services.api.console.changes import Changes
 from services.api.console.family_form import channel_in_words, patients_in_words
 from services.api.console.fields import json_fields, text_field
-from services.api.console.page import Page, as_json, require
+from services.api.console.page import Page, account_of, as_json, require
 from services.api.doorbell import Ringer
 from services.core.accounts import Permission
+from services.core.attachment_details import attachment_details
 from services.core.audit import Details
 from services.core.db import drafts, family_views, model_checks
 from services.core.db.family_views import FamilyView
 from services.core.db.session import AsyncDatabase, Session
 from services.core.errors import InvalidModel
 from services.core.model_check import CheckState, fingerprint_of
-from services.core.model_library import ModelLibrary, attachment_details
+from services.core.model_library import ModelLibrary
 from services.core.model_todos import todos
 
 logger = logging.getLogger(__name__)
@@ -148,6 +149,17 @@ class ModelsPage(Page):
             lambda session: drafts.set_published(session, model_id, False),
         )
         await to_thread.run_sync(self._library.publish, entry.family_name)
+        return {"model_id": model_id}
+
+    @route("/delete", methods=["POST"], name="model-delete")
+    @as_json
+    async def delete(self, request: Request) -> dict[str, Any]:
+        """Delete a draft that nobody has used, with its files."""
+        require(request, Permission.MODELS)
+        fields = await json_fields(request)
+        model_id, seen = text_field(fields, "model_id"), text_field(fields, "seen")
+        actor = account_of(request).actor
+        await to_thread.run_sync(lambda: self._library.delete_version(model_id, actor=actor, seen=seen))
         return {"model_id": model_id}
 
     @route("/check", methods=["POST"], name="model-check")

@@ -20,6 +20,7 @@ from services.api.console.page import Page, as_json, require
 from services.api.mount import Mount
 from services.api.uploads import UploadLimits, announced_bytes, stream_to_file
 from services.core.accounts import Permission
+from services.core.attachment_details import attachment_details
 from services.core.audit import Details
 from services.core.blobs import Blobs
 from services.core.catalogue import RuntimeName, StoredFile
@@ -27,7 +28,6 @@ from services.core.db import catalogue as catalogue_rows
 from services.core.db import drafts
 from services.core.db.session import AsyncDatabase, Session
 from services.core.errors import DatabaseUnavailable, InvalidModel, ModelUnavailable, StorageFull
-from services.core.model_library import attachment_details
 from services.core.model_options import CALLS, Inference, ModelOptions, Postprocessing, Preprocessing
 from services.core.options_text import shown_options
 from services.core.settings import Settings
@@ -107,7 +107,7 @@ class NewModelPage(Page):
 
         def details(view: drafts.VersionView) -> Details:
             attachment = view.entry.attachment or draft.attachment
-            return {"family": view.entry.family_name} | attachment_details(attachment)
+            return {"family": view.entry.family_name, **attachment_details(attachment)}
 
         view = await self._changes.make(request, "model.drafted", f"model:{model_id}", work, details)
         return {"model_id": model_id, "family_id": view.family_id, "seen": view.seen}

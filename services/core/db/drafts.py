@@ -136,6 +136,16 @@ def version_view(session: Session, model_id: str, *, lock: bool = False) -> Vers
     return view_of(session, _row(session, model_id, lock=lock))
 
 
+def require_unchanged(session: Session, model_id: str, seen: str) -> None:
+    """Lock the version.
+
+    Raises:
+        ModelUnavailable: there is none.
+        CatalogueConflict: it has changed since it was `seen`.
+    """
+    _require_unchanged(session, _row(session, model_id, lock=True), seen)
+
+
 def view_of(session: Session, row: ModelVersionRow) -> VersionView:
     """The version of that row."""
     return VersionView(
