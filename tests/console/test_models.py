@@ -2,17 +2,22 @@
 
 import io
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
+import httpx
 import pytest
 import torch
 from playwright.sync_api import Browser, expect
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 
+from services.core.catalogue import StoredFile
 from services.core.db import drafts
 from tests.conftest import MakeDeployment
 from tests.console.model_drafts import audit, form, offered, tried, upload
 from tests.console.torchscript import torchscript
 from tests.console.visitor import SECRET, Visitor, create_account, visitor
-from tests.deployment import SAMPLE_MODEL, Deployment, request_body, small_volume
+from tests.deployment import SAMPLE_MODEL, Deployment, request_body, small_volume, wait_for
 
 ON_A_GPU = b"""import sys
 import torch
@@ -126,6 +131,54 @@ def state_dict() -> bytes:
     return file.getvalue()
 
 
+def test_the_audit_says_what_a_draft_runs_and_what_was_published(deployment: Deployment, mo: Visitor) -> None:
+    # Given a draft that is to unpickle a class, with options
+    sent = form("told", allow_pickle=True, class_name="Net", options="call: tensor", time_limit_seconds="9")
+    mo.change("/new-model/draft", sent)
+    digest = upload(mo, "told", torchscript())["sha256"]
+    # When it is published
+    assert mo.change("/models/publish", {"model_id": "told", "unchecked": True}).status_code == 200
+    # Then the audit tells of both what the command line's tells of what it attaches
+    ran: dict[str, str | int] = {"runtime": "pytorch", "class": "Net", "allow_pickle": "true"}
+    ran |= {"options": '{"call": "tensor"}', "time_limit_seconds": 9}
+    entries = audit(deployment)
+    assert entries[("account:mo", "model.drafted", "model:told")] == {"family": "Family of told", **ran}
+    published = entries[("account:mo", "model.published", "model:told")]
+    assert published == {
+        "unchecked": "yes",
+        **ran,
+        "file": "model.pt",
+        "file_sha256": digest,
+        "file_bytes": len(torchscript()),
+    }
+    mo.change("/models/disable", {"model_id": "told"})
+
+
+def test_what_is_published_is_told_as_it_is_and_not_as_it_was_before(deployment: Deployment, mo: Visitor) -> None:
+    # Given a draft of which another file is just being committed
+    mo.change("/new-model/draft", form("raced"))
+    upload(mo, "raced", torchscript())
+    database = deployment.database()
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))")
+    try:
+        with ThreadPoolExecutor(1) as threads:
+
+            def replace(session: Session) -> Future[httpx.Response]:
+                drafts.set_file(session, "raced", "artifact", StoredFile("other", "f" * 64, 3, "other.pt"))
+                # When it is published meanwhile
+                answer = threads.submit(mo.change, "/models/publish", {"model_id": "raced", "unchecked": True})
+                wait_for(lambda: session.scalar(waiting), "the publishing to wait")
+                return answer
+
+            assert database.run(replace).result().status_code == 200
+    finally:
+        database.close()
+    # Then the audit names the file that was published
+    published = audit(deployment)[("account:mo", "model.published", "model:raced")]
+    assert (published["file"], published["file_sha256"]) == ("other.pt", "f" * 64)
+    mo.change("/models/disable", {"model_id": "raced"})
+
+
 def test_another_file_needs_another_dry_run(mo: Visitor) -> None:
     mo.change("/new-model/draft", form("twice tried"))
     upload(mo, "twice tried", torchscript())
@@ -235,6 +288,40 @@ def test_copies_are_drafts_with_the_same_files(deployment: Deployment, mo: Visit
     assert again.status_code == 409
 
 
+def test_a_draft_is_deleted_with_its_files_and_nothing_else_is(deployment: Deployment, mo: Visitor) -> None:
+    # Given a version that has a job, one that is published, and a draft that somebody else changes
+    deployment.submit()
+    mo.change("/new-model/draft", form("offered"))
+    upload(mo, "offered", torchscript())
+    mo.change("/models/publish", {"model_id": "offered", "unchecked": True})
+    before = deployment.files("models")
+    seen = mo.change("/new-model/draft", form("unwanted")).json()["seen"]
+    digest = upload(mo, "unwanted", torchscript())["sha256"]
+    # When each is deleted, Then all are refused in a sentence
+    for model_id, version_seen, sentence in (
+        (SAMPLE_MODEL, mo_seen(mo, SAMPLE_MODEL), "has jobs"),
+        ("offered", mo_seen(mo, "offered"), "disable it first"),
+        ("unwanted", seen, "Somebody else changed"),
+        ("nowhere\0", seen, "There is no model version"),
+    ):
+        answer = mo.change("/models/delete", {"model_id": model_id, "seen": version_seen})
+        assert answer.status_code in {400, 409}, model_id
+        assert sentence in answer.json()["error"]
+    # And the page offers it for the draft alone, and asks once more
+    rows = mo.get("/models").text.split("data-model=")
+    deletable = {row.split('"')[1] for row in rows if "/models/delete" in row}
+    assert "unwanted" in deletable
+    assert not deletable & {SAMPLE_MODEL, "offered"}
+    assert all('data-confirm="This draft will be gone' in row for row in rows if "/models/delete" in row)
+    # When the draft is deleted as it is now, Then it is gone with its file, and the audit says what it was
+    assert mo.change("/models/delete", {"model_id": "unwanted", "seen": mo_seen(mo, "unwanted")}).status_code == 200
+    assert "unwanted" not in mo.get("/models").text.replace("Family of unwanted", "")
+    assert deployment.files("models") == before
+    deleted = audit(deployment)[("account:mo", "model.deleted", "model:unwanted")]
+    assert (deleted["family"], deleted["file_sha256"]) == ("Family of unwanted", digest)
+    mo.change("/models/disable", {"model_id": "offered"})
+
+
 # --- Who may ------------------------------------------------------------------------------------------------
 
 
@@ -250,6 +337,7 @@ def test_only_modellers_change_models(deployment: Deployment, name: str) -> None
             "/models/copy",
             "/models/publish",
             "/models/disable",
+            "/models/delete",
             "/models/check",
             "/new-model/draft",
             "/family-inputs/1/save",

@@ -23,15 +23,10 @@ from services.api.console.overview_page import OverviewPage
 from services.api.console.secrets import BrowserSecrets
 from services.api.console.sessions import Sessions
 from services.api.console.tables.accounts import AccountTable, AuditTable
-from services.api.console.tables.catalogue import (
-    BodyPartTable,
-    FamilyTable,
-    InputChannelTable,
-    StructureTable,
-    VersionTable,
-)
+from services.api.console.tables.catalogue import BodyPartTable, FamilyTable, InputChannelTable, VersionTable
 from services.api.console.tables.jobs import JobTable
 from services.api.console.tables.reports import FeedbackTable, StructureCommentTable, TelemetryTable
+from services.api.console.tables.structures import StructureTable
 from services.api.console.tables.tokens import TokenTable
 from services.api.console.viewer.viewer import Viewer
 from services.api.console.viewing import Viewing

@@ -20,6 +20,8 @@ from services.api.console.page import Page, as_json, require
 from services.api.mount import Mount
 from services.api.uploads import UploadLimits, announced_bytes, stream_to_file
 from services.core.accounts import Permission
+from services.core.attachment_details import attachment_details
+from services.core.audit import Details
 from services.core.blobs import Blobs
 from services.core.catalogue import RuntimeName, StoredFile
 from services.core.db import catalogue as catalogue_rows
@@ -98,14 +100,16 @@ class NewModelPage(Page):
             earlier = (await self._database.run(drafts.version_view, text_field(fields, "model_id"))).entry.version
         draft = read_draft(fields, stored, earlier)
         model_id = draft.version.model_id
-        await self._changes.make(
-            request,
-            "model.drafted",
-            f"model:{model_id}",
-            lambda session: drafts.save_draft(session, draft.family, draft.version, draft.attachment, seen),
-            {"family": draft.family.canonical_name, "runtime": draft.attachment.runtime},
-        )
-        view = await self._database.run(drafts.version_view, model_id)
+
+        def work(session: Session) -> drafts.VersionView:
+            drafts.save_draft(session, draft.family, draft.version, draft.attachment, seen)
+            return drafts.version_view(session, model_id)
+
+        def details(view: drafts.VersionView) -> Details:
+            attachment = view.entry.attachment or draft.attachment
+            return {"family": view.entry.family_name, **attachment_details(attachment)}
+
+        view = await self._changes.make(request, "model.drafted", f"model:{model_id}", work, details)
         return {"model_id": model_id, "family_id": view.family_id, "seen": view.seen}
 
     @route("/file", methods=["POST"], name="model-file")

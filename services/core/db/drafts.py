@@ -127,13 +127,23 @@ def set_published(session: Session, model_id: str, enabled: bool, seen: str | No
     return entry_value(row)
 
 
-def version_view(session: Session, model_id: str) -> VersionView:
-    """The version as it is now.
+def version_view(session: Session, model_id: str, *, lock: bool = False) -> VersionView:
+    """The version as it is now; with `lock`, as it is until this transaction ends.
 
     Raises:
         ModelUnavailable: there is none.
     """
-    return view_of(session, _row(session, model_id))
+    return view_of(session, _row(session, model_id, lock=lock))
+
+
+def require_unchanged(session: Session, model_id: str, seen: str) -> None:
+    """Lock the version.
+
+    Raises:
+        ModelUnavailable: there is none.
+        CatalogueConflict: it has changed since it was `seen`.
+    """
+    _require_unchanged(session, _row(session, model_id, lock=True), seen)
 
 
 def view_of(session: Session, row: ModelVersionRow) -> VersionView:
@@ -153,10 +163,13 @@ def _file(row: Any) -> StoredFile | None:
 
 
 def _row(session: Session, model_id: str, *, lock: bool = False) -> ModelVersionRow:
-    statement = select(ModelVersionRow).where(ModelVersionRow.model_id == model_id)
-    if lock:
-        statement = statement.with_for_update(of=ModelVersionRow)
-    row = None if "\x00" in model_id else session.scalar(statement)
+    row = None
+    if "\x00" not in model_id:
+        this = ModelVersionRow.model_id == model_id
+        if lock:
+            # Before it is read: a statement that waits for the lock goes on with the files that it found before.
+            session.execute(select(ModelVersionRow.id).where(this).with_for_update())
+        row = session.scalar(select(ModelVersionRow).where(this).execution_options(populate_existing=lock))
     if row is None:
         raise ModelUnavailable(f"There is no model version «{model_id}»; load the page again.")
     return row
