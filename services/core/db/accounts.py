@@ -1,6 +1,6 @@
 """Accounts in PostgreSQL: made, changed, and logged in to. Each change is in the audit, in the same transaction."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -52,14 +52,30 @@ def change_password(session: Session, account_id: int, *, password: str, actor: 
     return _value(row)
 
 
-def set_roles(session: Session, account_id: int, *, roles: Iterable[str | Role], actor: str) -> Account:
+def set_roles(
+    session: Session,
+    account_id: int,
+    *,
+    roles: Iterable[str | Role],
+    actor: str,
+    shown: Collection[str] | None = None,
+) -> Account:
     """Give the account these roles and no others, which ends its sessions if that is a change.
 
+    Args:
+        shown: the roles that `actor` saw when they decided, of which somebody else may have made others meanwhile;
+            None where they saw none.
+
     Raises:
-        InvalidAccount: none is given, one does not exist, or there is no such account.
+        InvalidAccount: none is given, one does not exist, there is no such account, or it has others than were `shown`.
     """
     stored = _stored(checked_roles([str(role) for role in roles]))
     row = _locked_row(session, account_id)
+    if shown is not None and set(shown) != set(row.roles):
+        raise InvalidAccount(
+            f"Somebody else changed the roles of {row.name} meanwhile, to {', '.join(row.roles)}. Nothing was saved: "
+            "load the page again, and repeat your change."
+        )
     if row.roles != stored:
         before, row.roles = row.roles, stored
         row.session_epoch += 1
