@@ -62,7 +62,7 @@ def test_every_table_is_listed_and_shown_row_by_row(ada: Visitor, key: str) -> N
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/login", "/jobs", "/models", "/new-model", "/family-inputs/1", "/feedback/list"]
+    "path", ["/", "/login", "/jobs", "/models", "/new-model", "/family-inputs/1", "/feedback/list", "/password"]
 )
 def test_a_page_names_no_foreign_host_and_runs_nothing_that_is_not_marked(ada: Visitor, path: str) -> None:
     if path == "/login":

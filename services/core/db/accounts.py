@@ -52,6 +52,25 @@ def change_password(session: Session, account_id: int, *, password: str, actor: 
     return _value(row)
 
 
+def change_own_password(session: Session, account: Account, *, current: str, password: str, address: str) -> Account:
+    """`change_password` by the account's owner, who shows with the `current` one that it is they.
+
+    Checked, counted and throttled as `log_in` is: whoever finds a session open may not guess either. Run it in a
+    thread; as there, the transaction of the caller ends with a refusal.
+
+    Raises:
+        InvalidAccount: the new password cannot be taken.
+        LoginRefused: the current one is another, or the account is disabled or gone.
+        LoginThrottled: too many failures by this account or from this address; the password was not looked at.
+    """
+    check_password(account.name, password)
+    refusal, words = "account.password_refused", "The current password is another one; type it again."
+    row = _row_of_password(session, account.name, current, address, refusal=refusal, words=words)
+    if passwords.fits(row.password_hash, password):
+        raise InvalidAccount("The new password is the current one; choose another.")
+    return change_password(session, row.id, password=password, actor=account.actor)
+
+
 def set_roles(
     session: Session,
     account_id: int,
@@ -137,21 +156,7 @@ def log_in(session: Session, name: str, password: str, address: str) -> Account:
         LoginRefused: no such account, another password, or disabled.
         LoginThrottled: too many failures by this account or from this address; the password was not looked at.
     """
-    name = name.strip().lower()
-    login_throttle.enter(session, name, address)
-    row = session.scalar(select(Row).where(Row.name == name)) if "\x00" not in name else None
-    right = passwords.fits(passwords.NOBODYS_HASH if row is None else row.password_hash, password)
-    if row is None or not row.enabled or not right:
-        login_throttle.failed(session, name, address)
-        # A name that is no account's is not kept: it may be a password in the wrong field.
-        why = "unknown account" if row is None else "wrong password" if not right else "disabled"
-        subject = "account:?" if row is None else f"account:{row.name}"
-        audit.record(
-            session, actor=f"network:{address}", action="login.refused", subject=subject, details={"reason": why}
-        )
-        session.commit()
-        raise LoginRefused(REFUSED)
-    login_throttle.succeeded(session, name)
+    row = _row_of_password(session, name, password, address, refusal="login.refused", words=REFUSED)
     row.last_login_at = func.now()
     if passwords.is_outdated(row.password_hash):
         row.password_hash = passwords.hashed(password)
@@ -161,6 +166,24 @@ def log_in(session: Session, name: str, password: str, address: str) -> Account:
         session, actor=account.actor, action="login.succeeded", subject=account.actor, details={"address": address}
     )
     return account
+
+
+def _row_of_password(session: Session, name: str, password: str, address: str, *, refusal: str, words: str) -> Row:
+    """The enabled account of that name and password; a `refusal` is audited as such, and told in `words`."""
+    name = name.strip().lower()
+    login_throttle.enter(session, name, address)
+    row = session.scalar(select(Row).where(Row.name == name)) if "\x00" not in name else None
+    right = passwords.fits(passwords.NOBODYS_HASH if row is None else row.password_hash, password)
+    if row is None or not row.enabled or not right:
+        login_throttle.failed(session, name, address)
+        # A name that is no account's is not kept: it may be a password in the wrong field.
+        why = "unknown account" if row is None else "wrong password" if not right else "disabled"
+        subject = "account:?" if row is None else f"account:{row.name}"
+        audit.record(session, actor=f"network:{address}", action=refusal, subject=subject, details={"reason": why})
+        session.commit()
+        raise LoginRefused(words)
+    login_throttle.succeeded(session, name)
+    return row
 
 
 def _set_enabled(session: Session, account_id: int, *, enabled: bool, actor: str) -> Account:

@@ -162,6 +162,30 @@ def test_after_some_failures_an_account_waits_longer_each_time(
     assert log_in(database) == ada
 
 
+def test_guesses_of_ones_own_password_are_throttled_as_logins_are(
+    database: Database, ada: Account, cheap_hashes: None
+) -> None:
+    def change(current: str) -> Account:
+        return database.run(
+            lambda session: accounts.change_own_password(
+                session, ada, current=current, password="another horse altogether", address=ADDRESS
+            )
+        )
+
+    # Given somebody at a session that was left open, who guesses
+    for _ in range(login_throttle.ACCOUNT_FAILURES):
+        with pytest.raises(LoginRefused):
+            change("a wrong password")
+    assert last_entry(database)[:3] == (f"network:{ADDRESS}", "account.password_refused", "account:ada")
+    # Then the right one is not even looked at, here or at the login
+    for attempt in (lambda: change(PASSWORD), lambda: log_in(database)):
+        with pytest.raises(LoginThrottled):
+            attempt()
+    # And once the wait is over, its owner changes it
+    let_time_pass(database, login_throttle.FIRST_WAIT_SECONDS + 1)
+    assert change(PASSWORD).session_epoch > ada.session_epoch
+
+
 def test_a_wait_has_an_end(database: Database, ada: Account, cheap_hashes: None) -> None:
     refused(database, login_throttle.ACCOUNT_FAILURES)
     for _ in range(12):
