@@ -10,7 +10,7 @@ from services.core.accounts import Account, Role, account_name, check_password, 
 from services.core.db import audit, login_throttle
 from services.core.db.locks import lock_name
 from services.core.db.tables import AccountRow as Row
-from services.core.errors import InvalidAccount, LoginRefused
+from services.core.errors import InvalidAccount, LoginRefused, LoginThrottled
 
 REFUSED = "The name and the password do not fit an account that may log in; try again, or ask an administrator."
 
@@ -171,16 +171,26 @@ def log_in(session: Session, name: str, password: str, address: str) -> Account:
 def _row_of_password(session: Session, name: str, password: str, address: str, *, refusal: str, words: str) -> Row:
     """The enabled account of that name and password; a `refusal` is audited as such, and told in `words`."""
     name = name.strip().lower()
-    login_throttle.enter(session, name, address)
+    wait = login_throttle.enter(session, name, address)
     row = session.scalar(select(Row).where(Row.name == name)) if "\x00" not in name else None
+    # A name that is no account's is not kept: it may be a password in the wrong field.
+    subject = "account:?" if row is None else f"account:{row.name}"
+
+    def refused(why: str) -> None:
+        audit.record(session, actor=f"network:{address}", action=refusal, subject=subject, details={"reason": why})
+        session.commit()
+
+    if wait is not None:
+        if wait.first:
+            refused("throttled")
+        raise LoginThrottled(
+            f"Too many attempts to log in failed; wait {wait.seconds} seconds and try again.",
+            retry_after_seconds=wait.seconds,
+        )
     right = passwords.fits(passwords.NOBODYS_HASH if row is None else row.password_hash, password)
     if row is None or not row.enabled or not right:
         login_throttle.failed(session, name, address)
-        # A name that is no account's is not kept: it may be a password in the wrong field.
-        why = "unknown account" if row is None else "wrong password" if not right else "disabled"
-        subject = "account:?" if row is None else f"account:{row.name}"
-        audit.record(session, actor=f"network:{address}", action=refusal, subject=subject, details={"reason": why})
-        session.commit()
+        refused("unknown account" if row is None else "wrong password" if not right else "disabled")
         raise LoginRefused(words)
     login_throttle.succeeded(session, name)
     return row
