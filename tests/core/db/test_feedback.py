@@ -66,8 +66,10 @@ def test_the_overview_holds_the_versions_that_were_scored_last_and_counts_the_ot
         job = str(jobs_at_hand.accept(model_id=name))
         for score in (4.0, 5.0):
             database.run(store.store_feedback, Feedback(segmentation_id=job, score=score))
-        earlier = update(FeedbackRow).where(FeedbackRow.segmentation_id == job).values(created_at=ago(age))
-        database.run(lambda session, earlier=earlier: session.execute(earlier))
+        with database.engine.begin() as connection:
+            connection.execute(
+                update(FeedbackRow).where(FeedbackRow.segmentation_id == job).values(created_at=ago(age))
+            )
     # When somebody looks
     found = database.run(overview.overview)
     # Then those that users think of now are there, each with its mean, and the other one is counted
