@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from services.core.db import drafts
 from tests.conftest import MakeDeployment
-from tests.console.model_drafts import audit, form, offered, tried, upload
+from tests.console.model_drafts import STRUCTURE, audit, form, offered, tried, upload
 from tests.console.torchscript import torchscript
 from tests.console.visitor import SECRET, Visitor, create_account, visitor
 from tests.deployment import SAMPLE_MODEL, Deployment, request_body, small_volume
@@ -126,7 +126,8 @@ def a_page_tells_who_changed_its_draft_meanwhile(page: Page, mo: Visitor) -> Non
     saved: list[int] = []
 
     def save_first(route: Route) -> None:
-        fields = form("on a GPU", version_description="Another's", seen=mo_seen(mo, "on a GPU"))
+        structure = STRUCTURE | {"color": ""}
+        fields = form("on a GPU", structures=[structure], version_description="Another's", seen=mo_seen(mo, "on a GPU"))
         saved.append(mo.change("/new-model/draft", fields).status_code)
         route.continue_()
 
@@ -147,6 +148,14 @@ def a_page_tells_who_changed_its_draft_meanwhile(page: Page, mo: Visitor) -> Non
             page.get_by_role("button", name="Save draft and try it").click()
         expect(page.get_by_role("button", name="Save draft and try it")).to_be_enabled()
     expect(page.get_by_role("alert")).to_be_hidden()
+    page.reload()  # And a structure that had no colour has none still, until one is picked
+    expect(page.get_by_label("Colour", exact=True)).to_have_value("")
+    page.get_by_label("Pick a colour").fill("#00ff7f")
+    expect(page.get_by_label("Colour", exact=True)).to_have_value("#00ff7f")
+    # As in the table of structures
+    page.goto(f"{mo.url}/admin/structure/edit?pk=1,0")
+    page.get_by_label("Pick a colour").fill("#00ff7f")
+    expect(page.get_by_role("textbox", name="Colour, #RRGGBB")).to_have_value("#00ff7f")
 
 
 def state_dict() -> bytes:

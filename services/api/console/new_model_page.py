@@ -186,7 +186,7 @@ def _fields_of(view: drafts.VersionView) -> dict[str, Any]:
             {
                 "name": structure.name,
                 "structure_id": structure.structure_id,
-                "color": None
+                "color": ""
                 if structure.color is None
                 else hex_of([structure.color.red, structure.color.green, structure.color.blue]),
                 "type": structure.structure_type,
