@@ -7,14 +7,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import httpx
 import pytest
 import torch
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from services.core.catalogue import StoredFile
 from services.core.db import drafts
 from tests.conftest import MakeDeployment
-from tests.console.model_drafts import audit, form, offered, tried, upload
+from tests.console.model_drafts import STRUCTURE, audit, form, offered, tried, upload
 from tests.console.torchscript import torchscript
 from tests.console.visitor import SECRET, Visitor, create_account, visitor
 from tests.deployment import SAMPLE_MODEL, Deployment, request_body, small_volume, wait_for
@@ -121,7 +121,46 @@ def test_the_dry_run_tells_of_a_gpu(mo: Visitor, browser: Browser) -> None:
     page.goto(f"{mo.url}/admin/new-model?version=on%20a%20GPU")
     expect(page.locator("[data-report] dt", has_text="GPU memory")).to_have_count(1)
     expect(page.locator("[data-report] dt:has-text('GPU memory') + dd")).to_have_text("3.1 MB")
+    a_page_tells_who_changed_its_draft_meanwhile(page, mo)
     context.close()
+
+
+def a_page_tells_who_changed_its_draft_meanwhile(page: Page, mo: Visitor) -> None:
+    """`page` shows the draft on a GPU; the context is spared that a test of its own would need."""
+    # Given somebody else who saves while the page is open, before it asks how the dry run goes
+    saved: list[int] = []
+
+    def save_first(route: Route) -> None:
+        structure = STRUCTURE | {"color": ""}
+        fields = form("on a GPU", structures=[structure], version_description="Another's", seen=mo_seen(mo, "on a GPU"))
+        saved.append(mo.change("/new-model/draft", fields).status_code)
+        route.continue_()
+
+    page.route("**/models/state*", save_first, times=1)
+    page.reload()
+    # Then it says so, and offers no publishing of what nobody there has looked at
+    expect(page.get_by_role("alert")).to_contain_text("Somebody else changed this draft")
+    expect(page.get_by_role("button", name="Publish", exact=True)).to_be_disabled()
+    assert saved == [200]
+    # And what is saved there all the same overwrites nothing
+    page.get_by_role("button", name="Save draft and try it").click()
+    expect(page.get_by_role("alert")).to_contain_text("Nothing was saved")
+    # But once the page is loaded again, its saves follow each other, files too
+    page.reload()
+    page.get_by_label("Module (.py)").set_input_files({"name": "n.py", "mimeType": "", "buffer": ON_A_GPU + b"#"})
+    for _ in range(2):
+        with page.expect_response("**/models/check"):
+            page.get_by_role("button", name="Save draft and try it").click()
+        expect(page.get_by_role("button", name="Save draft and try it")).to_be_enabled()
+    expect(page.get_by_role("alert")).to_be_hidden()
+    page.reload()  # And a structure that had no colour has none still, until one is picked
+    expect(page.get_by_label("Colour", exact=True)).to_have_value("")
+    page.get_by_label("Pick a colour").fill("#00ff7f")
+    expect(page.get_by_label("Colour", exact=True)).to_have_value("#00ff7f")
+    # As in the table of structures
+    page.goto(f"{mo.url}/admin/structure/edit?pk=1,0")
+    page.get_by_label("Pick a colour").fill("#00ff7f")
+    expect(page.get_by_role("textbox", name="Colour, #RRGGBB")).to_have_value("#00ff7f")
 
 
 def state_dict() -> bytes:

@@ -64,7 +64,7 @@ def test_every_table_is_listed_and_shown_row_by_row(ada: Visitor, key: str) -> N
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/login", "/jobs", "/models", "/new-model", "/family-inputs/1", "/feedback/list"]
+    "path", ["/", "/login", "/jobs", "/models", "/new-model", "/family-inputs/1", "/feedback/list", "/password"]
 )
 def test_a_page_names_no_foreign_host_and_runs_nothing_that_is_not_marked(ada: Visitor, path: str) -> None:
     if path == "/login":
@@ -348,6 +348,22 @@ def test_an_administrator_makes_an_account_and_ends_it(deployment: Deployment, a
         answer = ada.act("account", "new_account", **fields)
         assert answer.status_code == 400
         assert sentence in answer.json()["msg"]
+
+
+def test_of_two_administrators_who_edit_one_accounts_roles_the_second_is_told(
+    deployment: Deployment, ada: Visitor
+) -> None:
+    # Given two who look at the same account
+    number = create_account(deployment, "promoted", "viewer")
+    page = unescape(unescape(ada.get("/account/list?q=promoted").text))
+    (shown,) = set(re.findall(r'name="shown" value="([^"]*)"', page))
+    # When each gives it a role
+    first = ada.act("account", "roles", number, roles=["viewer", "operator"], shown=shown)
+    second = ada.act("account", "roles", number, roles=["viewer", "modeller"], shown=shown)
+    # Then the second is told, and what the first did stays
+    assert (first.status_code, second.status_code) == (200, 400), second.text
+    assert "Somebody else changed the roles of promoted meanwhile, to viewer, operator." in second.json()["msg"]
+    assert "viewer, operator" in ada.get("/account/list?q=promoted").text
 
 
 def test_an_administrator_cannot_lock_themselves_out(ada: Visitor) -> None:
