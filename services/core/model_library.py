@@ -261,7 +261,7 @@ class ModelLibrary:
 
     def _delete_version(self, session: Session, model_id: str, actor: str, seen: str | None) -> tuple[str, list[str]]:
         if seen is not None:
-            drafts.require_unchanged(session, model_id, seen)
+            drafts.require_unchanged(session, model_id, seen, lock=True)
         entry = rows.delete_version(session, model_id)
         ran = {} if entry.attachment is None else attachment_details(entry.attachment)
         unreferenced = rows.unreferenced_files(session)

@@ -115,15 +115,17 @@ def set_file(session: Session, model_id: str, kind: str, file: StoredFile, seen:
     return _seen(session, row)
 
 
-def require_unchanged(session: Session, model_id: str, seen: str | None) -> None:
-    """Nothing, where the version is as it was `seen`, or nobody says how they saw it.
+def require_unchanged(session: Session, model_id: str, seen: str | None, *, lock: bool = False) -> None:
+    """Nothing, where the version is as it was `seen`, or nobody says how they saw it; with `lock`, it stays so until
+    this transaction ends.
 
     Raises:
         ModelUnavailable: there is no such version.
         CatalogueConflict: it has changed.
     """
+    row = _row(session, model_id, lock=lock)
     if seen is not None:
-        _require_unchanged(session, _row(session, model_id), seen)
+        _require_unchanged(session, row, seen)
 
 
 def set_published(session: Session, model_id: str, enabled: bool, seen: str | None = None) -> CatalogueEntry:
@@ -148,16 +150,6 @@ def version_view(session: Session, model_id: str, *, lock: bool = False) -> Vers
         ModelUnavailable: there is none.
     """
     return view_of(session, _row(session, model_id, lock=lock))
-
-
-def require_unchanged(session: Session, model_id: str, seen: str) -> None:
-    """Lock the version.
-
-    Raises:
-        ModelUnavailable: there is none.
-        CatalogueConflict: it has changed since it was `seen`.
-    """
-    _require_unchanged(session, _row(session, model_id, lock=True), seen)
 
 
 def view_of(session: Session, row: ModelVersionRow) -> VersionView:
