@@ -1,6 +1,7 @@
 """What storing a family would change, told before it is done."""
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 
 from sqlalchemy import ColumnElement, exists, select
@@ -63,7 +64,9 @@ def changes_of(session: Session, family: ModelFamily, *, lock: bool = False) -> 
         changed=() if stored is None else tuple(_differing(stored, family)),
         versions=versions,
         kept=tuple(by_id),
-        conflict=_conflict(session, family, versions) or _conflict_of_channels(session, stored, family),
+        conflict=_conflict(session, family, versions)
+        or _conflict_of_channels(session, stored, family)
+        or _conflict_of_structures((*family.versions, *by_id.values()), _channels(family)),
         fingerprint=hashlib.sha256(repr(stored).encode()).hexdigest(),
     )
 
@@ -170,6 +173,19 @@ def _conflict_of_channels(session: Session, stored: ModelFamily | None, family: 
         f"{', '.join(_channels(stored)) or 'none'} here; the version «{model_id}» has jobs and stays as it is, so "
         "give the changed family another CanonicalName in the file."
     )
+
+
+def _conflict_of_structures(versions: Iterable[ModelVersion], channels: Sequence[str]) -> str:
+    """A structure that is linked to a channel which is not there would lie on another one's grid."""
+    for version in versions:
+        for structure in version.structures:
+            if channels and structure.input_channel_id and structure.input_channel_id not in channels:
+                return (
+                    f"The structure «{structure.name}» of «{version.model_id}» lies on the input channel "
+                    f"«{structure.input_channel_id}», which the family does not have (it has {', '.join(channels)}); "
+                    "give its InputChannelID one of these in the file, or none for the first."
+                )
+    return ""
 
 
 def _channels(family: ModelFamily) -> list[str]:
