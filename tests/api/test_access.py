@@ -15,8 +15,9 @@ from sqlalchemy import select
 
 from services.api.auth import REMEMBERED_SECONDS
 from services.core.db import audit, tokens
-from services.core.db.tables import ApiTokenRow
+from services.core.db.tables import ApiTokenRow, FeedbackRow
 from services.core.jobs import JobState
+from services.core.wire._pb import Model_pb2 as pb
 from services.core.wire.refusals import Refusal, decode_refusal
 from tests.api.test_finished_segmentations import put_into
 from tests.conftest import MakeDeployment
@@ -216,6 +217,26 @@ def test_a_token_sees_its_own_jobs_and_one_with_all_jobs_sees_every(guarded: Dep
     # but seeing is not cancelling
     assert asked(supervisor, f"{SUBMIT}/{job_id}", "DELETE").status_code == 403
     assert asked(owner, f"{SUBMIT}/{job_id}", "DELETE").status_code == 200
+
+
+def test_feedback_on_the_job_of_another_is_kept_and_about_none(guarded: Deployment) -> None:
+    # Given a job, and feedback on it of three: its owner, another, and one who sees all jobs
+    owner, other = holder(guarded, "segment", "feedback"), holder(guarded, "feedback")
+    job_id = owner.submit()
+    senders = (owner, other, holder(guarded, "feedback", all_jobs=True))
+    body = pb.SegmentationFeedback(SegmentationID=str(job_id).upper()).SerializeToString()
+    # Then the answers say nothing of whose it is
+    headers = {"Content-Type": PROTOBUF}
+    answers = [http.post(f"{who.url}{FEEDBACK}", content=body, headers=headers | who.credentials) for who in senders]
+    assert {(answer.status_code, answer.text) for answer in answers} == {(200, "Feedback received")}
+    # And it counts for the job where the sender may see that, and tells who sent it
+    database = guarded.database()
+    statement = select(FeedbackRow).where(FeedbackRow.segmentation_id == str(job_id).upper()).order_by(FeedbackRow.id)
+    kept = database.run(lambda session: [(row.job_id, row.submitted_by) for row in session.scalars(statement)])
+    database.close()
+    assert [about for about, _ in kept] == [job_id, None, job_id]
+    assert len({sender for _, sender in kept}) == 3
+    assert all(sender.startswith("token:") for _, sender in kept)
 
 
 def test_a_name_given_again_does_not_inherit_jobs(guarded: Deployment) -> None:

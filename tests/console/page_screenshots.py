@@ -19,6 +19,8 @@ from tests.console.visitor import SECRET, create_account
 from tests.deployment import SAMPLE_MODEL, Deployment, request_body, small_volume
 
 LIMIT_MS = 120_000
+FADED_MS = 500
+"""A dialogue is there by then, and not half transparent."""
 
 PROSTATE = """{
   "CanonicalName": "Prostate", "LanguageCode": "en",
@@ -64,6 +66,8 @@ def filled(deployments: Deployments) -> tuple[Deployment, str]:
                 score=score,
                 structure_comments=(StructureComment(structure_id="1", comments="", score=score),),
             ),
+            submitted_by="token:planning",
+            job_id=job,
         )
     database.close()
     return deployment, str(scan)
@@ -108,6 +112,7 @@ class Walk:
             page.goto(link if link.startswith("http") else self._deployment.url + link)
             expect(page.get_by_role("heading").first).to_be_visible()
             self._take(re.sub(r"\W+", "-", link.split("/admin/")[1].removesuffix("/list").strip("/")) or "overview")
+        self.forms()
         page.goto(f"{self._deployment.url}/admin/models")
         page.get_by_role("link", name="Prostate", exact=True).click()
         expect(page.get_by_role("heading", name="Prostate")).to_be_visible()
@@ -122,6 +127,27 @@ class Walk:
         page.wait_for_selector("body:not([data-state=loading])")
         page.locator("#canvas").evaluate(UNTIL_DRAWN)
         self._take("view")
+
+    def forms(self) -> None:
+        """What the tables lead to: a record, its form, a new account, and a new token as it is shown once."""
+        page, address = self._page, f"{self._deployment.url}/admin"
+        page.goto(f"{address}/feedback/detail?pk=1")
+        expect(page.get_by_text("Sent by")).to_be_visible()
+        self._take("detail")
+        page.goto(f"{address}/family/edit?pk=1")
+        expect(page.get_by_label("Anatomical region")).to_be_visible()
+        self._take("edit")
+        page.goto(f"{address}/account/list")
+        page.get_by_role("link", name="New account").click()
+        expect(page.locator("#new-name")).to_be_editable()
+        page.wait_for_timeout(FADED_MS)
+        self._take("new-account")
+        page.goto(f"{address}/token/list")
+        page.get_by_role("link", name="New token").click()
+        page.get_by_label("Name: who or what will use it").fill(f"workstation-{self._scheme}")
+        page.get_by_role("button", name="Create", exact=True).click()
+        expect(page.get_by_label("Token", exact=True)).to_be_visible()
+        self._take("new-token")
 
     def _take(self, name: str) -> None:
         self._page.screenshot(path=self._folder / f"console-{name}-{self._scheme}.png")

@@ -45,6 +45,7 @@ def test_waiting_jobs_are_listed_in_the_order_of_their_claims_and_operators_chan
     jobs = listed(olga)
     assert jobs[str(first)]["queue_position"] < jobs[str(second)]["queue_position"]
     assert jobs[str(first)]["state"] == "queued"
+    assert olga.get(f"/jobs/{first}/live").json()["missing_input"] == ""
     # When the first is to let others go first
     assert olga.change(f"/jobs/{first}/priority", {"priority": "batch"}).json() == {"priority": "batch"}
     # Then the second is claimed before it

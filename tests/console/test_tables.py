@@ -6,23 +6,22 @@ import re
 from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
+from urllib.parse import urlencode
 
 import pytest
 
 from services.api.console.tables.differences import differences
 from services.core.catalogue import Color
-from services.core.db import feedback as feedback_rows
-from services.core.feedback import Feedback, StructureComment, Telemetry
 from services.core.wire.catalogue import decode_models
 from tests.conftest import MakeDeployment
 from tests.console.model_drafts import audit
+from tests.console.table_rows import FAILED, FINDS, FORMULAS, KEEPS, SORTED, fill
 from tests.console.visitor import PASSWORD, SECRET, Visitor, create_account, csrf_field, visitor
 from tests.deployment import SAMPLE_MODEL, Deployment
 
 TABLES = ["family", "version", "structure", "input-channel", "body-part", "job", "feedback", "structure-comment"]
 TABLES += ["telemetry"]
 FOR_ADMINISTRATORS = ["account", "token", "audit"]
-HTML = "<script>document.title='owned'</script><img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
@@ -30,21 +29,8 @@ def deployment(new_deployment: MakeDeployment) -> Deployment:
     made = new_deployment(session_secret=SECRET).start_api().import_sample()
     for name, role in (("ada", "admin"), ("mo", "modeller"), ("mia", "modeller"), ("vic", "viewer")):
         create_account(made, name, role)
-    database = made.database()
-    said = Feedback(
-        segmentation_id="=HYPERLINK(0)",
-        comments=HTML,
-        score=4.5,
-        accepted=True,
-        structure_comments=(StructureComment("1", "<b>edge</b>", 3.0),),
-    )
-    try:
-        database.run(feedback_rows.store_feedback, said)
-        for text in ("+1+1", "-1", "@SUM(A1)", "\t=1", " =1", "harmless", "100% sure", "a_b"):
-            database.run(feedback_rows.store_feedback, Feedback(segmentation_id="s", comments=text))
-        database.run(feedback_rows.store_telemetry, Telemetry(model_id=SAMPLE_MODEL, upload_ms=12))
-    finally:
-        database.close()
+    create_account(made, "olga", "viewer", "operator")
+    fill(made)
     return made
 
 
@@ -54,13 +40,20 @@ def ada(deployment: Deployment) -> Iterator[Visitor]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def reader(deployment: Deployment) -> Iterator[Visitor]:
+    """Logged in once, for tests that change nothing: a password's hash costs more than all of their requests."""
+    with visitor(deployment, "ada") as found:
+        yield found
+
+
 @pytest.mark.parametrize("key", TABLES + FOR_ADMINISTRATORS)
-def test_every_table_is_listed_and_shown_row_by_row(ada: Visitor, key: str) -> None:
-    page = ada.get(f"/{key}/list")
+def test_every_table_is_listed_and_shown_row_by_row(reader: Visitor, key: str) -> None:
+    page = reader.get(f"/{key}/list")
     assert page.status_code == 200
     assert "For research, not for clinical use." in page.text
     for link in set(re.findall(r'data-sa-href="([^"]+)"', page.text)):
-        assert ada.client.get(unescape(link)).status_code == 200, link
+        assert reader.client.get(unescape(link)).status_code == 200, link
 
 
 @pytest.mark.parametrize(
@@ -94,17 +87,17 @@ def handlers(page: str) -> list[str]:
     return found
 
 
-def test_styles_and_fonts_come_from_this_server(ada: Visitor) -> None:
-    page = ada.get("/").text
+def test_styles_and_fonts_come_from_this_server(reader: Visitor) -> None:
+    page = reader.get("/").text
     for sheet in re.findall(r'<link rel="stylesheet"\s+href="([^"]+)"', page):
-        style = ada.client.get(unescape(sheet))
+        style = reader.client.get(unescape(sheet))
         assert style.status_code == 200, sheet
         for address in re.findall(r"url\(([^)]+)\)", style.text):
             assert not address.strip("\"'").startswith(("http:", "https:", "//")), (sheet, address)
 
 
-def test_headers_keep_pages_out_of_frames_and_caches(ada: Visitor) -> None:
-    headers = ada.get("/audit/list").headers
+def test_headers_keep_pages_out_of_frames_and_caches(reader: Visitor) -> None:
+    headers = reader.get("/audit/list").headers
     assert headers["x-frame-options"] == "DENY"
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "same-origin"
@@ -112,42 +105,104 @@ def test_headers_keep_pages_out_of_frames_and_caches(ada: Visitor) -> None:
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
 
 
-def test_what_clients_wrote_is_shown_as_text(ada: Visitor) -> None:
+def test_what_clients_wrote_is_shown_as_text(reader: Visitor) -> None:
     for path in ("/feedback/list", "/feedback/detail?pk=1", "/structure-comment/list"):
-        page = ada.get(path).text
+        page = reader.get(path).text
         assert "<script>document.title" not in page, path
         assert "<img src=x" not in page, path
         assert "<b>edge" not in page, path
-    assert "&lt;script&gt;document.title" in ada.get("/feedback/detail?pk=1").text
+    assert "&lt;script&gt;document.title" in reader.get("/feedback/detail?pk=1").text
 
 
-def test_an_export_holds_no_formulas(ada: Visitor) -> None:
-    fields = {"format": "csv", "scope": "page", "filename": "feedback", "csrftoken": ada.token}
-    query = {"name": "export", "all": "1"}
-    answer = ada.client.post(f"{ada.url}/admin/_api/feedback/action", params=query, data=fields)
-    assert answer.status_code == 200
-    rows = list(csv.DictReader(io.StringIO(answer.text)))
-    comments = {row["Comments"] for row in rows}
-    assert {"'+1+1", "'-1", "'@SUM(A1)", "'\t=1", "' =1", "harmless"} <= comments
-    assert {row["Segmentation"] for row in rows} == {"'=HYPERLINK(0)", "s"}
+def test_feedback_leads_to_the_job_that_it_is_about(reader: Visitor) -> None:
+    page = reader.get("/feedback/list?q=about+a+job").text.partition("<tbody>")[2]
+    (link,) = re.findall(r'href="([^"]+/jobs/[^"]+)"', page)
+    assert str(FAILED) in reader.client.get(unescape(link)).text
+    assert "token:review" in page
 
 
-@pytest.mark.parametrize(
-    ("query", "shown", "hidden"),
-    [
-        ("q=harmless", "harmless", "sure"),
-        ("q=100%25", "100% sure", "harmless"),
-        ("q=a_b", "a_b", "harmless"),
-        ("q=%25", "100% sure", "harmless"),
-        ("sort=id+asc", "edge", "nobody wrote this"),
-    ],
-)
-def test_a_table_is_searched_for_the_words_as_they_are(ada: Visitor, query: str, shown: str, hidden: str) -> None:
-    page = ada.get(f"/feedback/list?{query}")
+def test_the_overview_shows_the_jobs_the_scores_and_the_volumes_room(reader: Visitor) -> None:
+    page = reader.get("/").text
+    assert re.search(r'Failed</div><div class="h2 mb-0">1<', page)
+    assert re.search(r"2\.0 \(1 report\)", page)
+    room = re.search(r"([\d.]+) GB</div>.*?(\d+) % of (\d+) GB used", page)
+    assert room is not None
+    free, used_percent, total = map(float, room.groups())
+    assert 0 <= used_percent <= 100
+    assert free == pytest.approx(total * (1 - used_percent / 100), abs=0.02 * total + 1)
+
+
+def test_the_page_of_a_job_whose_scan_is_deleted_says_why_and_which_setting_keeps_scans(reader: Visitor) -> None:
+    live = reader.get(f"/jobs/{FAILED}/live").json()
+    assert not live["possible"]["retry"]
+    assert not live["possible"]["input"]
+    assert "SEGINT_KEEP_INPUTS=always" in live["missing_input"]
+    assert 'data-show="missing-input"' in reader.get(f"/jobs/{FAILED}").text
+
+
+def exported(who: Visitor, key: str, **listed: str) -> list[dict[str, str]]:
+    """The rows of the table's first page, as CSV gives them; `listed` is what the list's address would hold."""
+    fields = {"format": "csv", "scope": "page", "filename": key, "csrftoken": who.token}
+    query = {"name": "export", "all": "1", "_list_query": urlencode({"page_size": "100"} | listed)}
+    answer = who.client.post(f"{who.url}/admin/_api/{key}/action", params=query, data=fields)
+    assert answer.status_code == 200, answer.text
+    return list(csv.DictReader(io.StringIO(answer.text)))
+
+
+@pytest.mark.parametrize("key", TABLES + FOR_ADMINISTRATORS)
+def test_an_export_has_every_row_under_its_heading_and_no_formulas(reader: Visitor, key: str) -> None:
+    rows = exported(reader, key)
+    page = reader.get(f"/{key}/list?page_size=100").text
+    assert len(rows) == page.count("data-sa-pk=") >= 2
+    for heading, values in ((heading, [row[heading] for row in rows]) for heading in rows[0]):
+        assert heading.strip()
+        formulas = [value for value in values if value.lstrip()[:1] in {"=", "+", "-", "@"}]
+        assert formulas == [], heading
+    if key not in {"body-part", *FOR_ADMINISTRATORS}:  # whose texts begin with letters
+        assert any(value[:1] == "'" for row in rows for value in row.values())
+
+
+def test_every_kind_of_formula_is_a_text_in_an_export(reader: Visitor) -> None:
+    comments = {row["Comments"] for row in exported(reader, "feedback")}
+    assert {f"'{formula}" for formula in FORMULAS} | {"harmless"} <= comments
+
+
+@pytest.mark.parametrize(("key", "rule", "heading", "left"), KEEPS)
+def test_a_filter_keeps_the_rows_that_fit_it_and_drops_the_others(
+    reader: Visitor, key: str, rule: str, heading: str, left: set[str]
+) -> None:
+    rows = exported(reader, key, filter=rule)
+    assert {row[heading] for row in rows} == left
+    assert len(rows) < len(exported(reader, key))
+    page = reader.get(f"/{key}/list", params={"filter": rule})
     assert page.status_code == 200
-    table = page.text.partition("<tbody>")[2].partition("</tbody>")[0]
-    assert shown in table
-    assert hidden not in table
+    assert page.text.count("data-sa-pk=") == len(rows)
+
+
+@pytest.mark.parametrize(("key", "words", "heading", "left"), FINDS)
+def test_a_table_is_searched_for_the_words_as_they_are(
+    reader: Visitor, key: str, words: str, heading: str, left: set[str]
+) -> None:
+    assert {row[heading] for row in exported(reader, key, q=words)} == left
+
+
+@pytest.mark.parametrize("key", TABLES + FOR_ADMINISTRATORS)
+def test_a_table_sorted_the_other_way_is_the_other_way_round(reader: Visitor, key: str) -> None:
+    name, heading = SORTED[key]
+    up, down = ([row[heading] for row in exported(reader, key, sort=f"{name}__{way}")] for way in ("asc", "desc"))
+    assert len(set(up)) > 1
+    assert up == down[::-1]
+
+
+@pytest.mark.parametrize("key", TABLES + FOR_ADMINISTRATORS)
+def test_every_heading_that_sorts_and_every_column_that_filters_can_be_used(reader: Visitor, key: str) -> None:
+    page = reader.get(f"/{key}/list").text
+    names = set(re.findall(r"[?&;]sort=(\w+?)__", page))
+    assert SORTED[key][0] in names
+    rule = " OR ".join(f"{name}__is_not_null" for name in names)
+    answer = reader.get(f"/{key}/list", params={"sort": [f"{name}__desc" for name in names], "filter": rule})
+    assert answer.status_code == 200
+    assert "data-sa-pk=" in answer.text
 
 
 @pytest.mark.parametrize(
@@ -155,6 +210,11 @@ def test_a_table_is_searched_for_the_words_as_they_are(ada: Visitor, query: str,
     [
         "/feedback/list?q=%00",
         "/feedback/list?filter=nonsense((",
+        "/feedback/list?filter=id__eq=99999999999999999999999",
+        "/feedback/list?filter=comments__contains=%00",
+        "/feedback/list?sort=structures__sideways",
+        "/job/list?filter=id__eq=nothing",
+        "/structure/list?filter=color__eq=red",
         "/feedback/list?page=-1",
         "/feedback/list?page=99999999999999999999",
         "/feedback/list?page_size=100000000",
@@ -168,8 +228,8 @@ def test_a_table_is_searched_for_the_words_as_they_are(ada: Visitor, query: str,
         "/models/family/99999999999999999999999",
     ],
 )
-def test_an_address_that_leads_nowhere_is_no_fault_of_the_server(ada: Visitor, path: str) -> None:
-    assert ada.get(path).status_code < 500
+def test_an_address_that_leads_nowhere_is_no_fault_of_the_server(reader: Visitor, path: str) -> None:
+    assert reader.get(path).status_code < 500
 
 
 # --- Two people, one record ----------------------------------------------------------------------------------
@@ -312,18 +372,18 @@ def test_accounts_tokens_and_the_audit_are_for_administrators(deployment: Deploy
 
 
 @pytest.mark.parametrize("key", TABLES + FOR_ADMINISTRATORS)
-def test_nobody_makes_or_deletes_bare_rows(ada: Visitor, key: str) -> None:
-    form = {"csrftoken": ada.token}
-    assert ada.get(f"/{key}/create").status_code == 403
-    assert ada.client.post(f"{ada.url}/admin/{key}/create", data=form).status_code == 403
+def test_nobody_makes_or_deletes_bare_rows(reader: Visitor, key: str) -> None:
+    form = {"csrftoken": reader.token}
+    assert reader.get(f"/{key}/create").status_code == 403
+    assert reader.client.post(f"{reader.url}/admin/{key}/create", data=form).status_code == 403
     # Whatever the library could do besides what a table names
     for pk in ("1", "1,0", "00000000-0000-0000-0000-000000000000"):
-        assert ada.act(key, "delete", pk).status_code == 400
+        assert reader.act(key, "delete", pk).status_code == 400
         query = {"name": "delete", "pks": pk}
-        assert ada.client.post(f"{ada.url}/admin/_api/{key}/action", params=query, data=form).status_code == 400
-    assert ada.client.post(f"{ada.url}/admin/_api/{key}/import", data=form).status_code in {400, 403}
+        assert reader.client.post(f"{reader.url}/admin/_api/{key}/action", params=query, data=form).status_code == 400
+    assert reader.client.post(f"{reader.url}/admin/_api/{key}/import", data=form).status_code in {400, 403}
     if key in {"job", "feedback", "telemetry", "audit", "account", "token", "structure-comment"}:
-        assert ada.get(f"/{key}/edit?pk=1").status_code == 403
+        assert reader.get(f"/{key}/edit?pk=1").status_code == 403
 
 
 def test_an_administrator_makes_an_account_and_ends_it(deployment: Deployment, ada: Visitor) -> None:
@@ -364,6 +424,50 @@ def test_of_two_administrators_who_edit_one_accounts_roles_the_second_is_told(
     assert (first.status_code, second.status_code) == (200, 400), second.text
     assert "Somebody else changed the roles of promoted meanwhile, to viewer, operator." in second.json()["msg"]
     assert "viewer, operator" in ada.get("/account/list?q=promoted").text
+
+
+def test_an_administrator_gives_an_account_other_roles_another_password_and_lets_it_in_again(
+    deployment: Deployment, ada: Visitor
+) -> None:
+    number = create_account(deployment, "returner", "viewer")
+    # Given other roles
+    given = ada.act("account", "roles", number, roles=["viewer", "modeller"], shown="viewer")
+    assert given.status_code == 200, given.text
+    assert "viewer, modeller" in ada.get("/account/list?q=returner").text
+    # And another password, only the other opens
+    assert ada.act("account", "password", number, password="quite another password").status_code == 200
+    with visitor(deployment) as returner:
+        assert returner.log_in("returner").status_code == 401
+        # And disabled and enabled again, it opens as before
+        assert ada.act("account", "disable", number).status_code == 200
+        assert returner.log_in("returner", "quite another password").status_code == 401
+        assert ada.act("account", "enable", number).status_code == 200
+        assert returner.log_in("returner", "quite another password").status_code == 303
+        assert returner.get("/new-model").status_code == 200
+    # And the audit has each
+    done = {row["What"] for row in exported(ada, "audit", filter="subject__eq=account:returner")}
+    changes = {f"account.{change}" for change in ("roles_changed", "password_changed", "disabled", "enabled")}
+    assert changes <= done
+
+
+def test_a_token_is_made_shown_once_and_revoked_in_the_console(deployment: Deployment, ada: Visitor) -> None:
+    # Given a token that was made in the console, and opens
+    shown = ada.act("token", "new_token", name="short-lived", scopes=["read"])
+    (secret,) = set(re.findall(r"segint_[\w-]{43}", shown.text))
+    holder = {"Authorization": f"Bearer {secret}"}
+    assert ada.client.get(f"{ada.url}/api/v2/Credits", headers=holder).status_code == 200
+    page = ada.get("/token/list?q=short-lived").text
+    assert secret not in page
+    (number,) = set(re.findall(r'data-sa-pk="(\d+)"', page))
+    # When it is revoked
+    assert ada.act("token", "revoke", number).status_code == 200
+    # Then that is told and audited, and it cannot be revoked again
+    (row,) = exported(ada, "token", q="short-lived")
+    assert row["Revoked"]
+    assert {"token.created", "token.revoked"} == {
+        entry["What"] for entry in exported(ada, "audit", filter="subject__eq=token:short-lived")
+    }
+    assert ada.act("token", "revoke", number).status_code == 400
 
 
 def test_an_administrator_cannot_lock_themselves_out(ada: Visitor) -> None:

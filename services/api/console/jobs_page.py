@@ -93,6 +93,7 @@ class JobsPage(Page):
             job=status.job,
             document=self._document(status),
             actions=_possible(status.job),
+            missing_input=_missing_input(status.job),
         )
 
     @route("/{id:uuid}/live", methods=["GET"], name="job-live")
@@ -101,7 +102,8 @@ class JobsPage(Page):
         """What the page of one job shows."""
         account_of(request)
         status = await self._status(request)
-        return {**self._document(status), "possible": _possible(status.job)}
+        possible, missing = _possible(status.job), _missing_input(status.job)
+        return {**self._document(status), "possible": possible, "missing_input": missing}
 
     @route("/{id:uuid}/cancel", methods=["POST"], name="job-cancel")
     @as_json
@@ -235,6 +237,18 @@ def _possible(job: Job) -> dict[str, bool]:
         "input": job.input_file is not None,
         "result": job.state is JobState.SUCCEEDED and job.result_file is not None,
     }
+
+
+def _missing_input(job: Job) -> str:
+    """Why there is no scan to look at, to download and to try again with; empty where there is one."""
+    if job.input_file is not None or job.state in UNFINISHED:
+        return ""
+    if job.state is JobState.EXPIRED:
+        return "The scan is not kept any more, because the job has expired."
+    return (
+        f"The scan was deleted when the job {job.state}, so it can be neither shown, downloaded nor tried again; "
+        "with SEGINT_KEEP_INPUTS=always scans of later jobs are kept until they expire."
+    )
 
 
 def _line(request: Request, listed: ListedJob) -> dict[str, Any]:

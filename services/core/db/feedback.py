@@ -1,16 +1,23 @@
 """What clients report, kept in PostgreSQL whether or not the segmentation still exists."""
 
+from uuid import UUID
+
 from sqlalchemy.orm import Session
 
 from services.core.db.tables import FeedbackRow, StructureCommentRow, TelemetryRow
 from services.core.feedback import Feedback, Telemetry
 
 
-def store_feedback(session: Session, feedback: Feedback) -> None:
-    """Keep `feedback`. An absent score is NULL."""
+def store_feedback(session: Session, feedback: Feedback, *, submitted_by: str = "", job_id: UUID | None = None) -> None:
+    """Keep `feedback` of whoever sent it; `job_id` is the job that it is about, where they may see it.
+
+    An absent score is NULL.
+    """
     session.add(
         FeedbackRow(
             segmentation_id=feedback.segmentation_id,
+            submitted_by=submitted_by,
+            job_id=job_id,
             client_version=feedback.client_version,
             accepted=feedback.accepted,
             comments=feedback.comments,

@@ -143,7 +143,7 @@ def _scores(session: Session) -> tuple[list[Score], int]:
     mean, count = func.avg(FeedbackRow.score), func.count(FeedbackRow.score)
     rows = session.execute(
         select(Row.model_id, mean, count, func.count().over())
-        .join(FeedbackRow, func.lower(FeedbackRow.segmentation_id) == cast(Row.id, Text))
+        .join(FeedbackRow, FeedbackRow.job_id == Row.id)
         .where(FeedbackRow.score.is_not(None))
         .group_by(Row.model_id)
         .order_by(func.max(FeedbackRow.created_at).desc(), Row.model_id)

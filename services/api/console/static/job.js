@@ -41,7 +41,7 @@
     }
   }
 
-  function show(job, possible) {
+  function show(job, possible, missingInput) {
     const badge = part("state");
     badge.textContent = job.cancel_requested && job.state === "running" ? "cancelling" : job.state;
     badge.className = `badge bg-${segint.stateColor[job.state]} text-${segint.stateColor[job.state]}-fg`;
@@ -49,6 +49,7 @@
     part("percent").textContent = `${job.percent} %`;
     sentence(part("error"), job.error && (job.error.text || job.error.code));
     sentence(part("remarks"), job.remarks);
+    sentence(part("missing-input"), missingInput);
     facts(job);
     for (const event of job.events.slice(shown)) {
       const row = segint.element("tr");
@@ -68,7 +69,7 @@
 
   async function refresh() {
     const answer = await segint.background(page.dataset.url).catch(() => null);
-    if (answer) show(answer, answer.possible);
+    if (answer) show(answer, answer.possible, answer.missing_input);
     if (!answer || !ENDED.includes(answer.state)) window.setTimeout(refresh, EVERY_MS);
   }
 
@@ -83,6 +84,6 @@
     else if (!answer.error) refresh();
   });
 
-  show(first.document, first.possible);
+  show(first.document, first.possible, first.missing_input);
   if (!ENDED.includes(first.document.state)) window.setTimeout(refresh, EVERY_MS);
 })();

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from anyio import to_thread
+from sqlalchemy import Text, cast, func
 from starlette.requests import Request
 from starlette_admin.actions import ActionSelection, action, row_action
 from starlette_admin.exceptions import ActionFailed
@@ -12,10 +13,12 @@ from starlette_admin.fields import BooleanField, ComputedField, DateTimeField, I
 from starlette_admin.flash import flash
 
 from services.api.console.page import account_of, may
+from services.api.console.tables.readable import ReadAs
 from services.api.console.tables.table import Table
 from services.core.accounts import LEAST_PASSWORD_CHARACTERS, Permission, Role
 from services.core.db import accounts
 from services.core.db.session import Database, Session
+from services.core.db.tables import AccountRow, AuditEntryRow
 from services.core.errors import SegIntError
 
 
@@ -92,7 +95,8 @@ class AccountTable(AdministratorsTable):
         DateTimeField("password_changed_at", "Password changed"),
         DateTimeField("last_login_at", "Last login"),
     ]
-    searchable_fields = ["name"]
+    read_as: ClassVar[ReadAs] = {"role_names": func.array_to_string(AccountRow.roles, ", ")}
+    searchable_fields = ["name", "role_names"]
     fields_default_sort = ["name"]
     actions = ["new_account", "export"]
     row_actions = ["view", "roles", "password", "disable", "enable"]
@@ -210,5 +214,6 @@ class AuditTable(Table):
         StringField("hash", "Hash"),
     ]
     exclude_fields_from_list = ["hash"]
-    searchable_fields = ["actor", "action", "subject"]
+    read_as: ClassVar[ReadAs] = {"facts": cast(AuditEntryRow.details, Text)}
+    searchable_fields = ["actor", "action", "subject", "facts"]
     fields_default_sort = [("id", True)]

@@ -17,9 +17,22 @@ from starlette_admin.fields import (
     TextAreaField,
 )
 
+from services.api.console.tables.readable import (
+    ReadAs,
+    family_name_of,
+    modality_names,
+    name_in,
+    uploaded_name,
+)
 from services.api.console.tables.table import VERSION_FIELD, Table, named
 from services.core.accounts import Permission
-from services.core.db.tables import ModelFamilyRow, SegmentationJobRow
+from services.core.db.tables import (
+    BodyPartRow,
+    InputChannelRow,
+    ModelFamilyRow,
+    ModelVersionRow,
+    SegmentationJobRow,
+)
 from services.core.errors import SegIntError
 from services.core.model_library import ModelLibrary
 from services.core.wire.enumerations import BODY_PARTS, GENDERS, MODALITIES, name_of
@@ -86,12 +99,13 @@ class FamilyTable(CatalogueTable):
         StringField("anatomical_region", "Anatomical region"),
         StringField("primary_structure", "Primary structure"),
         StringField("modalities", "Modalities"),
-        named("gender", "Gender", lambda code: name_of(GENDERS, code), exclude_from_edit=True),
+        named("gender", "Gender", GENDERS, exclude_from_edit=True),
         StringField("language_code", "Language"),
         DateTimeField("created_at", "Created", exclude_from_edit=True),
         DateTimeField("updated_at", "Changed", exclude_from_edit=True),
     ]
     exclude_fields_from_list = ["description", "clinical_domain", "primary_structure", "language_code", "created_at"]
+    read_as: ClassVar[ReadAs] = {"gender": name_in(GENDERS, ModelFamilyRow.gender)}
     searchable_fields = ["canonical_name", "name", "description", "anatomical_region", "modalities"]
 
     def subject_of(self, row: Any) -> str:
@@ -118,9 +132,13 @@ class BodyPartTable(CatalogueTable):
     fields = [
         ComputedField("family", "Family", getter=family_name),
         IntegerField("position", "Position"),
-        named("code", "Body part", lambda code: name_of(BODY_PARTS, code)),
+        named("code", "Body part", BODY_PARTS),
     ]
-    searchable_fields = []
+    read_as: ClassVar[ReadAs] = {
+        "family": family_name_of(BodyPartRow),
+        "code": name_in(BODY_PARTS, BodyPartRow.code),
+    }
+    searchable_fields = ["family", "code"]
 
 
 class InputChannelTable(CatalogueTable):
@@ -144,7 +162,11 @@ class InputChannelTable(CatalogueTable):
         BooleanField("original_data_required", "Original data required"),
         BooleanField("is_axial", "Axial"),
     ]
-    searchable_fields = ["channel_id"]
+    read_as: ClassVar[ReadAs] = {
+        "family": family_name_of(InputChannelRow),
+        "modalities": modality_names(),
+    }
+    searchable_fields = ["family", "channel_id", "modalities"]
 
 
 class VersionTable(CatalogueTable):
@@ -171,7 +193,12 @@ class VersionTable(CatalogueTable):
         DateTimeField("created_on", "Created", exclude_from_edit=True),
     ]
     exclude_fields_from_list = ["description", "language_code", "code", "class_name", "allow_pickle"]
-    searchable_fields = ["model_id", "description", "runtime"]
+    read_as: ClassVar[ReadAs] = {
+        "family": family_name_of(ModelVersionRow),
+        "file": uploaded_name(ModelVersionRow.artifact_name),
+        "code": uploaded_name(ModelVersionRow.module_name),
+    }
+    searchable_fields = ["model_id", "family", "description", "runtime", "file", "code"]
 
     def subject_of(self, row: Any) -> str:
         """By its identifier."""

@@ -1,7 +1,9 @@
 """What clients report: feedback with the comments on each structure, and telemetry. Read only."""
 
-from typing import Any
+from typing import Any, ClassVar
 
+from sqlalchemy import Text, cast
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import Request
 from starlette_admin.fields import (
     BooleanField,
@@ -13,8 +15,17 @@ from starlette_admin.fields import (
     TextAreaField,
 )
 
+from services.api.console.tables.readable import ReadAs, model_of_feedback, name_in, structure_comments
 from services.api.console.tables.table import Table, named
-from services.core.wire.enumerations import CLIENT_ERRORS, name_of
+from services.core.db.tables import FeedbackRow, SegmentationJobRow, TelemetryRow
+from services.core.wire.enumerations import CLIENT_ERRORS
+
+
+async def _model_id(request: Request, row: Any) -> str:
+    """The model version of the job that it is about, as that job ran it."""
+    session: AsyncSession = request.state.session
+    job = None if row.job_id is None else await session.get(SegmentationJobRow, row.job_id)
+    return "" if job is None else job.model_id
 
 
 def _structures(_: Request, row: Any) -> str:
@@ -36,6 +47,15 @@ class FeedbackTable(Table):
         IntegerField("id", "No."),
         DateTimeField("created_at", "Received"),
         StringField("segmentation_id", "Segmentation"),
+        ComputedField("model", "Model version", getter=_model_id),
+        ComputedField(
+            "job",
+            "Job",
+            getter=lambda _, row: "" if row.job_id is None else str(row.job_id),
+            list_template="console/job_link.html",
+            detail_template="console/job_link.html",
+        ),
+        StringField("submitted_by", "Sent by"),
         BooleanField("accepted", "Accepted"),
         FloatField("score", "Score"),
         TextAreaField("comments", "Comments"),
@@ -44,7 +64,12 @@ class FeedbackTable(Table):
         ),
         StringField("client_version", "Client"),
     ]
-    searchable_fields = ["segmentation_id", "comments", "client_version"]
+    read_as: ClassVar[ReadAs] = {
+        "model": model_of_feedback(),
+        "job": cast(FeedbackRow.job_id, Text),
+        "structures": structure_comments(),
+    }
+    searchable_fields = ["segmentation_id", "model", "submitted_by", "comments", "structures", "client_version"]
     fields_default_sort = [("id", True)]
 
 
@@ -80,9 +105,10 @@ class TelemetryTable(Table):
         IntegerField("wait_ms", "Wait, ms"),
         IntegerField("download_ms", "Download, ms"),
         IntegerField("retries", "Retries"),
-        named("client_error", "Client error", lambda code: name_of(CLIENT_ERRORS, code)),
+        named("client_error", "Client error", CLIENT_ERRORS),
         TextAreaField("client_error_information", "Information"),
         StringField("client_version", "Client"),
     ]
-    searchable_fields = ["segmentation_id", "model_id", "client_error_information"]
+    read_as: ClassVar[ReadAs] = {"client_error": name_in(CLIENT_ERRORS, TelemetryRow.client_error)}
+    searchable_fields = ["segmentation_id", "model_id", "client_error", "client_error_information"]
     fields_default_sort = [("id", True)]

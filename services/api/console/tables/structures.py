@@ -1,6 +1,6 @@
 """The structures that versions draw, as a table: edited one by one, where that keeps the version whole."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -12,6 +12,7 @@ from starlette_admin.fields import ComputedField, EnumField, IntegerField, Strin
 from services.api.console.colors import color_of, hex_of
 from services.api.console.model_form import channel_of
 from services.api.console.tables.catalogue import HAS_JOBS, UINT32, CatalogueTable, family_name, write_texts
+from services.api.console.tables.readable import ReadAs, model_of_structure, name_in
 from services.api.console.tables.table import VERSION_FIELD
 from services.core.checked_options import model_options
 from services.core.db.catalogue_rows import entry_value
@@ -69,13 +70,16 @@ class StructureTable(CatalogueTable):
             list_template="console/color.html",
             detail_template="console/color.html",
             form_template="console/color_input.html",
-            orderable=False,
         ),
         EnumField("structure_type", "Type", choices=sorted(STRUCTURE_TYPES.items()), coerce=int, required=True),
         IntegerField("fma_code", "FMA code", min=0, max=UINT32),
         StringField("input_channel_id", "Input channel"),
     ]
-    searchable_fields = ["name", "structure_id", "fma_code"]
+    read_as: ClassVar[ReadAs] = {
+        "model": model_of_structure(),
+        "structure_type": name_in(STRUCTURE_TYPES, StructureRow.structure_type),
+    }
+    searchable_fields = ["model", "name", "structure_id", "structure_type", "fma_code"]
 
     def subject_of(self, row: Any) -> str:
         """By its name; the entry's action says the rest."""

@@ -1,22 +1,26 @@
 """What the console's tables have in common: who sees and edits them, two people editing one row, exports, the audit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from sqlalchemy import String, Text, cast, literal_column, or_, select
+from sqlalchemy import ARRAY, String, Text, cast, inspect, literal_column, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import Request
 from starlette_admin.contrib.sqla import ModelView
 from starlette_admin.exceptions import FormValidationError
 from starlette_admin.export import BaseExporter, CsvExporter
 from starlette_admin.fields import BaseField, IntegerField
+from starlette_admin.filters import FilterRegistry
 from starlette_admin.importers import BaseImporter
 from starlette_admin.types import RequestAction
 
 from services.api.console.page import account_of, may
 from services.api.console.tables.differences import differences
+from services.api.console.tables.filters import TEXT_FILTERS, TableFilters, as_words
+from services.api.console.tables.readable import ReadAs
 from services.core.accounts import Permission
 from services.core.db import audit
+from services.core.wire.enumerations import name_of
 
 VERSION_FIELD = "row_version"
 """A hidden field of each edit form: PostgreSQL's xmin of the row as it was shown, which every change renews."""
@@ -38,6 +42,22 @@ class Table(ModelView):
     importers: Sequence[BaseImporter | str] = []
     actions: Sequence[str] | None = ["export"]
     row_actions: Sequence[str] | None = ["view", "edit"]
+    read_as: ClassVar[ReadAs] = {}
+    """What people read in columns that the row itself does not hold like that, in SQL: names of other rows and of
+    numbers. By it those are searched, filtered and sorted."""
+
+    def __init__(self, model: type[Any]) -> None:
+        super().__init__(model)
+        self._searched = list(self.searchable_fields or ())
+        self.sortable_field_mapping = dict(self.read_as)  # type: ignore[arg-type, misc] # it sorts by whatever SQL
+        columns = inspect(model).columns
+        plain = {column.key for column in columns if not isinstance(column.type, ARRAY)}
+        for field in self.fields:
+            # To the library, what can be filtered is what can be searched; here every column can that SQL knows.
+            field.searchable = field.orderable = field.name in plain | set(self.read_as)
+            if field.name in self.read_as:
+                field.filters = list(TEXT_FILTERS)
+        self.sortable_fields = [field.name for field in self.fields if field.orderable]
 
     def is_accessible(self, request: Request) -> bool:
         """Whether who asks may see it."""
@@ -67,9 +87,15 @@ class Table(ModelView):
 
     def get_search_query(self, request: Request, term: str) -> Any:
         """Rows in which any searchable column holds the words as they are; % and _ mean themselves."""
-        escaped = term.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        columns = [getattr(self.model, name) for name in self.searchable_fields or ()]
-        return or_(*(cast(column, Text).ilike(f"%{escaped}%") for column in columns))
+        return or_(*(cast(self.in_sql(name), Text).ilike(f"%{as_words(term)}%") for name in self._searched))
+
+    def in_sql(self, name: str) -> Any:
+        """What people read in the column of that name."""
+        return self.read_as[name] if name in self.read_as else getattr(self.model, name)
+
+    def get_filter_registry(self) -> FilterRegistry:
+        """Which filters a column has."""
+        return TableFilters()
 
     async def find_by_pk(self, request: Request, pk: Any) -> Any:
         """The row; None for a key that cannot be one."""
@@ -125,11 +151,11 @@ class Table(ModelView):
         return found
 
 
-def named(name: str, label: str, names: Callable[[Any], str], **options: Any) -> BaseField:
-    """A number that is shown by its name."""
+def named(name: str, label: str, names: Mapping[int, str], **options: Any) -> BaseField:
+    """A number that is shown by its name; `read_as` has `name_in` for it."""
 
     def shown(_: Request, value: Any) -> str:
-        return names(value)
+        return name_of(names, value)
 
     actions = (RequestAction.LIST, RequestAction.DETAIL, RequestAction.EXPORT)
     return IntegerField(name, label, formatter=dict.fromkeys(actions, shown), **options)

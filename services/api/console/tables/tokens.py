@@ -1,7 +1,8 @@
 """API tokens, for administrators. A secret is shown once, when it is made."""
 
-from typing import Any
+from typing import Any, ClassVar
 
+from sqlalchemy import func
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette_admin.actions import ActionSelection, action, row_action
@@ -12,7 +13,9 @@ from starlette_admin.helpers import view_list_url
 
 from services.api.console.page import account_of
 from services.api.console.tables.accounts import AdministratorsTable, boxes
+from services.api.console.tables.readable import ReadAs
 from services.core.db import tokens
+from services.core.db.tables import ApiTokenRow
 from services.core.tokens import Scope
 
 
@@ -46,7 +49,8 @@ class TokenTable(AdministratorsTable):
         DateTimeField("last_used_at", "Last used"),
         DateTimeField("revoked_at", "Revoked"),
     ]
-    searchable_fields = ["name"]
+    read_as: ClassVar[ReadAs] = {"scope_names": func.array_to_string(ApiTokenRow.scopes, ", ")}
+    searchable_fields = ["name", "scope_names"]
     fields_default_sort = [("id", True)]
     actions = ["new_token", "export"]
     row_actions = ["view", "revoke"]

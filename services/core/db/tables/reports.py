@@ -1,6 +1,7 @@
 """What clients report: feedback and telemetry."""
 
 from datetime import datetime
+from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
@@ -20,12 +21,16 @@ class FeedbackRow(Base):
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     segmentation_id: Mapped[str] = mapped_column(index=True)
-    """The client's text and no foreign key: feedback outlives its segmentation."""
+    """The client's text, whatever it is."""
     client_version: Mapped[str] = mapped_column(server_default="")
     accepted: Mapped[bool] = mapped_column(Boolean)
     comments: Mapped[str] = mapped_column(server_default="")
     score: Mapped[float | None] = mapped_column()
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    submitted_by: Mapped[str] = mapped_column(server_default="")
+    """In the audit's words: `token:NAME`, `network:ADDRESS`."""
+    job_id: Mapped[UUID | None] = mapped_column(ForeignKey("segmentation_job.id", ondelete="SET NULL"), index=True)
+    """The segmentation, if there was one when this came that its sender may see."""
 
     structure_comments: Mapped[list["StructureCommentRow"]] = relationship(
         cascade="all, delete-orphan", order_by="StructureCommentRow.position", lazy="selectin"
