@@ -124,7 +124,7 @@ images: install ## build the images with docker, buildah or podman, whichever wo
 	scripts/build-images
 
 .PHONY: bundle
-bundle: install ## pack chart, images, wheels and licences into one archive for sites without internet
+bundle: install ## pack chart, images, wheels, licences and documentation into one archive for sites without internet
 	$(BIN)/python scripts/bundle.py
 
 .PHONY: lock

@@ -1,12 +1,15 @@
 """One archive for a site without internet: `make bundle`.
 
-It holds the chart, the list of images and, where a container engine has them, the images; wheels of the API, the
-`segint` command and the worker for a CPU at the versions of the lock; the licences of all of those; SHA256SUMS; and
-`load`, which checks the sums before it does anything.
+It holds the chart, the documentation, the list of images and, where a container engine has them, the images; wheels of
+the API, the `segint` command and the worker for a CPU at the versions of the lock; the licences of all of those;
+SHA256SUMS; and `load`, which checks the sums before it does anything.
+
+From the environment, both optional, as for scripts/build-images: ENGINE and IMAGE_PREFIX.
 """
 
 import argparse
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -24,7 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = "api,command,worker,monai-bundle,onnx,tensorflow,sklearn,xgboost"
 IMAGES = "artifacthub.io/images"
 LICENCE_FILE = re.compile(r"\.dist-info/(licenses/.+|(LICEN[CS]E|COPYING|NOTICE)[^/]*)$", re.IGNORECASE)
-PIECE_BYTES = 1 << 20
+ENGINES = "docker buildah podman"
+"""In the order in which scripts/build-images takes them; ENGINE names others."""
 
 
 class NotBundled(Exception):
@@ -55,16 +59,50 @@ def add_chart(chart: Path, target: Path) -> list[str]:
 
 
 def add_images(images: list[str], target: Path) -> None:
-    """Save those that docker or podman has; the others are only in the list."""
+    """Save those that a container engine has; the others are only in the list."""
     target.mkdir()
-    engine = next((name for name in ("docker", "podman") if _succeeds(name, "info")), None)
+    engines = [engine for engine in os.environ.get("ENGINE", ENGINES).split() if _works(engine)]
     for image in images:
-        if engine is None or not _succeeds(engine, "image", "inspect", image):
-            why = f"{engine} does not have it" if engine else "no container engine"
+        if not any(saved(engine, image, target / f"{re.sub(r'[^a-z0-9.-]', '_', image)}.tar") for engine in engines):
+            why = f"not in {', '.join(engines)}" if engines else "no container engine"
             say(f"not in the bundle: image {image} ({why})")
-            continue
-        file = target / f"{re.sub(r'[^a-z0-9.-]', '_', image)}.tar"
+
+
+def saved(engine: str, image: str, file: Path) -> bool:
+    """Save the image, if the engine has it, under the name by which a node's containerd will look for it.
+
+    The name matters: podman and buildah keep what they built as localhost/…, and so would their archive call it.
+
+    Raises:
+        subprocess.CalledProcessError: it has the image, but cannot save it, and has said why.
+    """
+    inspect = ("inspect", "--type", "image") if engine == "buildah" else ("image", "inspect")
+    # `make images` put IMAGE_PREFIX before the names of its own images.
+    prefixes = [prefix for prefix in (os.environ.get("IMAGE_PREFIX"),) if prefix and image.startswith("segint-")]
+    names = [f"{prefix}{image}" for prefix in (*prefixes, "")]
+    name = next((name for name in names if _succeeds(engine, *inspect, name)), None)
+    if name is None:
+        return False
+    if engine == "docker":
+        if name != image:
+            subprocess.run([engine, "tag", name, image], check=True)
         subprocess.run([engine, "save", "--output", str(file), image], check=True)
+    else:
+        subprocess.run([engine, "push", name, f"docker-archive:{file}:{full_name(image)}"], check=True)
+    return True
+
+
+def full_name(image: str) -> str:
+    """What containerd understands by the short name of an image, as docker does."""
+    first, slash, _ = image.partition("/")
+    if slash and (first == "localhost" or "." in first or ":" in first):
+        return image
+    return f"docker.io/{image}" if slash else f"docker.io/library/{image}"
+
+
+def _works(engine: str) -> bool:
+    """The command alone is of no use without what it talks to."""
+    return engine in ENGINES.split() and _succeeds(engine, "version" if engine == "buildah" else "info")
 
 
 def _succeeds(*command: str) -> bool:
@@ -128,6 +166,7 @@ def bundle(out: Path, chart: Path, wheels: Path | None, extras: str) -> None:
             download_wheels(folder / "wheels", extras)
         else:
             shutil.copytree(wheels, folder / "wheels")
+        shutil.copytree(ROOT / "docs", folder / "docs", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
         found = sorted((folder / "wheels").glob("*.whl"))
         (folder / "licences.txt").write_text("".join(licences(found)), encoding="utf-8")
         for source, name in (

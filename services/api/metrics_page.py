@@ -78,6 +78,14 @@ class MetricsPage:
         for label, seconds in ages.items():
             oldest.add_metric([label], seconds)
             self._metrics.expect_failures(label)
+        beyond = GaugeMetricFamily(
+            "segint_jobs_out_of_reach", "Ready jobs that no worker that is there could claim.", labels=["model"]
+        )
+        unreached = dict.fromkeys(labels, 0)
+        for model_id, count in figures.out_of_reach.items():
+            unreached[self._metrics.models.of(model_id)] += count
+        for label, count in unreached.items():
+            beyond.add_metric([label], count)
         ready = _gauge("segint_jobs_ready", "Queued jobs that a worker could claim now.", figures.ready)
         workers = GaugeMetricFamily("segint_workers", "Workers that were heard of lately.", labels=["pool"])
         waiting = GaugeMetricFamily(
@@ -86,7 +94,7 @@ class MetricsPage:
         for pool in figures.pools:
             workers.add_metric([pool.name], pool.workers)
             waiting.add_metric([pool.name], pool.waiting)
-        return [jobs, oldest, ready, workers, waiting]
+        return [jobs, oldest, ready, beyond, workers, waiting]
 
 
 class Question(Generic[T]):

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from services.core.attachment_details import attachment_details
 from services.core.audit import COMMAND, Details
 from services.core.blobs import Blobs
 from services.core.catalogue import Attachment, CatalogueEntry, ModelFamily, RuntimeName, StoredFile
 from services.core.checked_options import model_options
-from services.core.db import audit, volume_identity
+from services.core.db import audit, drafts, volume_identity
 from services.core.db import catalogue as rows
+from services.core.db.catalogue_changes import change_by_attaching, changes_of, refuse_changes_of_used_versions
 from services.core.db.locks import lock_name
 from services.core.db.session import Database, Session
 from services.core.errors import (
@@ -69,7 +71,7 @@ class ModelLibrary:
 
         Raises:
             MalformedMessage: it is not one, or cannot be stored or offered.
-            CatalogueConflict: a version's identifier belongs to another family.
+            CatalogueConflict: a version's identifier belongs to another family, or one that has jobs would change.
             DatabaseUnavailable: PostgreSQL cannot be reached.
         """
         return self._import(decode_family(message))
@@ -106,6 +108,7 @@ class ModelLibrary:
 
         Raises:
             ModelUnavailable: there is no such version.
+            CatalogueConflict: it has jobs, which something else ran.
             RuntimeUnavailable: there is no such runtime, or its library is not installed where it is checked.
             InvalidModel: a file is missing or cannot be read, an option cannot be used, or the check failed.
             StorageFull: the volume has no room for the files.
@@ -132,6 +135,7 @@ class ModelLibrary:
                 options=dict(options or {}),
                 time_limit_seconds=time_limit_seconds,
             )
+            self._database.run(_refuse_change_of_used_version, model_id, attachment)
             if check is not None:
                 check(model_spec(version, attachment, self._blobs.model_path))
         except BaseException:
@@ -172,15 +176,20 @@ class ModelLibrary:
         self.publish(entry.family_name)
         return entry
 
-    def delete_version(self, model_id: str) -> str:
+    def delete_version(self, model_id: str, *, actor: str | None = None, seen: str | None = None) -> str:
         """Delete a model version that has no jobs, with files that nothing else refers to; gives its family's name.
+
+        Args:
+            model_id: the version's identifier.
+            actor: who does it, where that is somebody else than whoever changes the library.
+            seen: what `drafts.version_view` gave, where it is to be deleted only as it was then.
 
         Raises:
             ModelUnavailable: there is no such version.
-            CatalogueConflict: it has jobs, or is published.
+            CatalogueConflict: it has jobs, is published, or has changed since it was `seen`.
         """
         self._require_volume()
-        family_name, unreferenced = self._database.run(self._delete_version, model_id)
+        family_name, unreferenced = self._database.run(self._delete_version, model_id, actor or self._actor, seen)
         for name in unreferenced:
             self._blobs.delete_model_file(name)
         self.publish(family_name)
@@ -234,6 +243,7 @@ class ModelLibrary:
         self._blobs.require(identity)
 
     def _store_family(self, session: Session, family: ModelFamily) -> bool:
+        refuse_changes_of_used_versions(changes_of(session, family, lock=True))
         created = rows.store_family(session, family)
         versions = json.dumps([version.model_id for version in family.versions], ensure_ascii=False)
         action = "family.created" if created else "family.updated"
@@ -241,23 +251,27 @@ class ModelLibrary:
         return created
 
     def _attach(self, session: Session, model_id: str, attachment: Attachment) -> None:
+        _refuse_change_of_used_version(session, model_id, attachment, lock=True)
         rows.attach(session, model_id, attachment)
-        self._record(session, "model.attached", f"model:{model_id}", _audited(attachment))
+        self._record(session, "model.attached", f"model:{model_id}", attachment_details(attachment))
 
     def _set_enabled(self, session: Session, model_id: str, enabled: bool) -> None:
         rows.set_enabled(session, model_id, enabled)
         self._record(session, "model.enabled" if enabled else "model.disabled", f"model:{model_id}", {})
 
-    def _delete_version(self, session: Session, model_id: str) -> tuple[str, list[str]]:
+    def _delete_version(self, session: Session, model_id: str, actor: str, seen: str | None) -> tuple[str, list[str]]:
+        if seen is not None:
+            drafts.require_unchanged(session, model_id, seen, lock=True)
         entry = rows.delete_version(session, model_id)
-        details = {**({} if entry.attachment is None else _audited(entry.attachment)), "family": entry.family_name}
+        ran = {} if entry.attachment is None else attachment_details(entry.attachment)
         unreferenced = rows.unreferenced_files(session)
-        self._record(session, "model.deleted", f"model:{model_id}", details)
+        details = {**ran, "family": entry.family_name}
+        self._record(session, "model.deleted", f"model:{model_id}", details, actor)
         return entry.family_name, unreferenced
 
-    def _record(self, session: Session, action: str, subject: str, details: Details) -> None:
+    def _record(self, session: Session, action: str, subject: str, details: Details, actor: str | None = None) -> None:
         session.flush()  # what could fail or wait goes before the entry, which others wait for
-        audit.record(session, actor=self._actor, action=action, subject=subject, details=details)
+        audit.record(session, actor=actor or self._actor, action=action, subject=subject, details=details)
 
     def _publish(self, session: Session, family_name: str) -> None:
         # Two administrators at once: whoever writes the file last must have read the catalogue last.
@@ -282,21 +296,10 @@ class ModelLibrary:
         return file
 
 
-def _audited(attachment: Attachment) -> Details:
-    """What runs a version, with the digests of its files."""
-    details: dict[str, str | int] = {"runtime": attachment.runtime}
-    for name, file in (("file", attachment.artifact), ("module", attachment.module)):
-        if file is not None:
-            details |= {name: file.uploaded_name, f"{name}_sha256": file.sha256, f"{name}_bytes": file.size_bytes}
-    if attachment.class_name is not None:
-        details["class"] = attachment.class_name
-    if attachment.allow_pickle:
-        details["allow_pickle"] = "true"
-    if attachment.options:
-        details["options"] = json.dumps(dict(attachment.options), sort_keys=True)
-    if attachment.time_limit_seconds is not None:
-        details["time_limit_seconds"] = attachment.time_limit_seconds
-    return details
+def _refuse_change_of_used_version(
+    session: Session, model_id: str, attachment: Attachment, *, lock: bool = False
+) -> None:
+    refuse_changes_of_used_versions(change_by_attaching(session, model_id, attachment, lock=lock))
 
 
 def _refuse_incomplete(entry: CatalogueEntry) -> None:

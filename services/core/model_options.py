@@ -113,7 +113,8 @@ class Inference(Section):
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="auto, cpu, cuda or cuda:N. `auto` is a GPU where there is one, and the CPU for `call: array`. A "
-        "GPU that is asked for and not there is an error; one that `auto` leaves unused is told in the time line.",
+        "GPU that is asked for and not there is an error; one that `auto` leaves unused is told in the time line, but "
+        "for scikit-learn, which knows none, and for networks whose own code places their tensors (`call: array`).",
     )
     precision: Precision = Field(
         Precision.AUTO,

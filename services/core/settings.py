@@ -51,6 +51,11 @@ class Settings(BaseSettings):
 
     # Where things are
     database_url: str = Field(description="PostgreSQL, as postgresql://user:password@host:port/database.")
+    migration_database_url: str = Field(
+        "",
+        description="The same database as the role that owns its tables, for `python -m migrations upgrade` and "
+        "`segint restore` only; empty: SEGINT_DATABASE_URL, whose role could then change the audit.",
+    )
     redis_url: str = Field(description="Redis of its own (noeviction), as redis://host:port/0 or unix:///path.")
     volume_dir: Path = Field(description="The mounted volume that the API and the workers share.")
     redis_namespace: str = Field("segint", min_length=1, description="Prefix of every Redis key, and so of the queue.")
@@ -171,8 +176,8 @@ class Settings(BaseSettings):
     )
     pool_runtimes: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Comma-separated names of the only runtimes whose models this worker runs; empty: any. A job of a "
-        "model that no pool runs waits until one does.",
+        description="Comma-separated names of the only runtimes whose models this worker runs, each of them installed; "
+        "empty: all that are installed. A job of a model that no pool runs waits until one does.",
     )
     pool_device: PoolDevice = Field(
         PoolDevice.AUTO,

@@ -31,10 +31,12 @@ def main() -> int:
     from services.core.queue import QUEUE_NAME
     from services.core.settings import settings_or_exit
     from services.worker.pool_device import keep_to_device
+    from services.worker.pool_runtimes import check_named_runtimes
 
     settings = settings_or_exit()
     forget_signs_of_life(settings.heartbeat_file)
     keep_to_device(settings.pool_device)
+    check_named_runtimes(settings)
     shutdown_ms = (settings.drain_seconds + SHUTDOWN_MARGIN_SECONDS) * 1000
     arguments = ["services.worker.main:create_broker", "--processes", "1", "--threads", "1", "--queues", QUEUE_NAME]
     arguments += ["--worker-shutdown-timeout", str(shutdown_ms)]

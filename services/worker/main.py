@@ -17,6 +17,7 @@ from prometheus_client import disable_created_metrics
 from services.core import logs
 from services.core.blobs import Blobs
 from services.core.db.session import ANSWER_TIMEOUT_SECONDS, Database
+from services.core.pools import Pool
 from services.core.queue import WORKER_SOCKET_TIMEOUT_SECONDS, Doorbell, connect, make_broker
 from services.core.settings import Settings, settings_or_exit
 from services.worker.actors import declare_actor
@@ -26,6 +27,7 @@ from services.worker.listening import ListeningBroker
 from services.worker.memory import MemoryUse
 from services.worker.metrics import WorkerMetrics
 from services.worker.model_checks import ModelChecks
+from services.worker.pool_runtimes import within_what_is_installed
 from services.worker.presence import Presence
 from services.worker.pulse import DOORBELLS, LISTEN_LIMIT_SECONDS, HeartbeatFile, Pulse
 from services.worker.work import Lookout, Work
@@ -45,13 +47,15 @@ def create_broker() -> RedisBroker:
     """The broker with the one actor; becomes Dramatiq's current one, as its command line asks."""
     settings = settings_or_exit()
     logs.configure(settings.log_level)
+    promised = settings.pool
+    settings = within_what_is_installed(settings)
     # Half of all series, and `process_start_time_seconds` tells as much.
     disable_created_metrics()  # type: ignore[no-untyped-call] # untyped there
     metrics = WorkerMetrics(settings.pool_name)
     pulse = Pulse()
     hosts = make_hosts(settings, metrics)
     runner = make_runner(settings, hosts, metrics, pulse)
-    work = Work(runner, make_checks(settings), pulse)
+    work = Work(runner, make_checks(settings, promised), pulse)
     lookout = None if settings.pool.takes_every_model else Lookout(work)
     client = connect(settings.redis_url, socket_timeout_seconds=WORKER_SOCKET_TIMEOUT_SECONDS)
     life = Life(settings, runner, make_presence(settings, hosts), metrics, lookout, pulse)
@@ -102,11 +106,11 @@ def make_presence(settings: Settings, hosts: ModelHosts) -> Presence:
     return presence
 
 
-def make_checks(settings: Settings) -> ModelChecks:
+def make_checks(settings: Settings, promised: Pool) -> ModelChecks:
     """What tries models for the console, with its own connections."""
     limit_seconds = float(max(settings.model_load_limit_seconds, settings.model_time_limit_seconds))
     database = Database(settings.database_url, pool_size=1)
-    return ModelChecks(database, Blobs(settings.volume_dir), worker_name(), limit_seconds, settings.pool)
+    return ModelChecks(database, Blobs(settings.volume_dir), worker_name(), limit_seconds, settings.pool, promised)
 
 
 def worker_name() -> str:

@@ -22,12 +22,21 @@ CHANGED = "The model was changed since the dry run was asked for; ask for anothe
 class ModelChecks:
     """Dry runs at this worker, one at a time and only between jobs."""
 
-    def __init__(self, database: Database, blobs: Blobs, worker: str, time_limit_seconds: float, pool: Pool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        blobs: Blobs,
+        worker: str,
+        time_limit_seconds: float,
+        pool: Pool,
+        settings_pool: Pool | None = None,
+    ) -> None:
+        """`settings_pool`: what the settings promise, where `pool` is less for want of libraries."""
         self._database = database
         self._blobs = blobs
         self._worker = worker
         self._time_limit_seconds = time_limit_seconds
-        self._pool = pool
+        self._pools = (pool, settings_pool)
 
     @property
     def lease_seconds(self) -> float:
@@ -37,7 +46,7 @@ class ModelChecks:
     def run_one(self) -> bool:
         """Try the model that waits longest; False where none does."""
         try:
-            check = self._database.run(model_checks.claim, self._worker, self.lease_seconds, self._pool)
+            check = self._database.run(model_checks.claim, self._worker, self.lease_seconds, *self._pools)
             if check is None:
                 return False
             logger.info("dry run begins", extra={"model": check.model_id, "attempt": check.attempt})

@@ -35,6 +35,15 @@ class Rendered:
         return found[0]
 
 
+class _Loader(yaml.CSafeLoader):
+    """Refuses a key that is there twice, of which YAML's readers would take the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        found = super().construct_mapping(node, deep)
+        assert len(found) == len(node.value), f"a key is there twice:{node.start_mark}"
+        return found
+
+
 def render(
     values: Mapping[str, Any], *, release: str = "rel", namespace: str = "research", chart: Path = CHART
 ) -> Rendered:
@@ -45,7 +54,7 @@ def render(
         if path.endswith("NOTES.txt"):
             notes = text
         else:
-            documents += [one for one in yaml.load_all(text, yaml.CSafeLoader) if one]
+            documents += [one for one in yaml.load_all(text, _Loader) if one]
     return Rendered(tuple(documents), notes)
 
 

@@ -1,5 +1,6 @@
 """The containers' own commands, with the environment that the chart gives them, on this machine."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,35 +8,46 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from services.client.local.redis import LocalRedis
 from services.core.db import tokens
-from services.core.db.session import Database
+from services.core.db.session import Database, Session
 from services.core.model_library import ModelLibrary
 from tests.charts.rendering import CHART, Document, Rendered, render, values_of
 from tests.charts.test_settings import environment_of
+from tests.database_roles import REFUSED, as_role
 from tests.deployment import SAMPLE_FAMILY, SAMPLE_MODEL, http, wait_for
 from tests.ports import free_port
 
 ROOT = CHART.parents[1]
 """What the images have at /app."""
 END_SECONDS = 150
+AUDITED = 3
+"""A family imported, a model attached, a token made."""
 
 
 class Machine:
-    """Runs containers of one release as processes: other addresses and folders, but nothing else is different."""
+    """Runs containers of one release as processes: other addresses and folders, but nothing else is different.
 
-    def __init__(self, folder: Path, database_url: str, redis_url: str) -> None:
+    The database is the owner's, who migrates; the services come as another role.
+    """
+
+    def __init__(self, folder: Path, owner_url: str, redis_url: str) -> None:
         self.rendered: Rendered = render({**values_of("minimal"), "test": {"tokenSecret": "token"}})
+        self.database_url = as_role(owner_url, f"r_{uuid4().hex}")
         self.folder = folder
         self.port = free_port()
         self.volume = folder / "volume"
         self.volume.mkdir()
         self._differs = {
-            "SEGINT_DATABASE_URL": database_url,
+            "SEGINT_DATABASE_URL": self.database_url,
+            "SEGINT_MIGRATION_DATABASE_URL": owner_url,
             "SEGINT_REDIS_URL": redis_url,
             "SEGINT_VOLUME_DIR": str(self.volume),
             "SEGINT_HEARTBEAT_FILE": str(folder / "heartbeat"),
@@ -135,6 +147,21 @@ def test_a_release_migrates_starts_segments_and_stops(machine: Machine) -> None:
         # Then the release segments, and its processes end when they are told to
         assert tested.returncode == 0, tested.stderr
         assert f"«{SAMPLE_MODEL}» segmented a phantom" in tested.stdout
+        # And what was done is in an audit that the services' role can only add to
+        database = Database(machine.database_url)
+        try:
+            for statement in REFUSED:
+                with pytest.raises(DBAPIError, match=r"permission denied|must be owner"):
+                    database.run(execute, statement)
+        finally:
+            database.close()
+        verified = machine.run(api, ["python", "-m", "services.client.cli", "audit", "verify", "--json"])
+        assert verified.returncode == 0, verified.stderr
+        assert json.loads(verified.stdout)["entries"] >= AUDITED
+
+
+def execute(session: Session, statement: str) -> None:
+    session.execute(text(statement))
 
 
 def probed(machine: Machine, container: Document, probe: str) -> bool:

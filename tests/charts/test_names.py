@@ -32,6 +32,14 @@ def test_two_releases_have_no_name_in_common(name: str, other: str) -> None:
             assert selector["app.kubernetes.io/instance"] == "rel"
 
 
+def test_a_release_may_be_called_by_a_number() -> None:
+    """Helm takes 123 for a name, and Kubernetes takes no number for a label."""
+    for one in render(values_of("evaluation"), release="123").documents:
+        assert one["metadata"]["labels"]["app.kubernetes.io/instance"] == "123"
+        for selector in selectors_of(one):
+            assert selector["app.kubernetes.io/instance"] == "123"
+
+
 def test_two_releases_share_no_key_in_redis() -> None:
     namespaces = {
         render(LEAST, release=release, namespace=namespace).one("ConfigMap", f"{release}-api")["data"][

@@ -1,18 +1,21 @@
 """What `helm test` runs, against a real service: exit code 0 with what came back, or 1 with what to do."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.charts.rendering import CHART, Document, shape
+from tests.charts.rendering import CHART, Document, shape, values_of
 from tests.conftest import MakeDeployment
 from tests.deployment import SAMPLE_MODEL, Deployment
 from tests.ports import free_port
 
 SCRIPT = CHART / "files" / "segment_phantom.py"
+DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
 API_LIBRARIES_ONLY = "SimpleITK", "httpx", "torch", "typer", "rich", "matplotlib"
 """What the API's image lacks, or may lack."""
 
@@ -49,6 +52,12 @@ def test_it_says_what_is_missing_and_segments_once_it_is_there(deployment: Deplo
     assert (stranger.returncode, stranger.stdout) == (1, "")
     assert "test.tokenSecret" in stranger.stderr
     assert "settings.trustedNetworks" in stranger.stderr
+    # Given a Secret that nobody made
+    without_secret = run(server, f"--token-file={tmp_path / 'missing'}")
+    assert (without_secret.returncode, without_secret.stdout) == (1, "")
+    assert without_secret.stderr.startswith(
+        "The Secret that test.tokenSecret names is not there, or has no key «missing»"
+    )
     # Given a token, but no model
     without_model = run(server, f"--token-file={token}")
     assert without_model.returncode == 1
@@ -96,6 +105,33 @@ def test_the_pod_runs_it_with_what_the_values_say() -> None:
     # Then the script is the one tried above, line by line
     data = shape("single-gpu").one("ConfigMap", "rel-test")["data"]
     assert data["segment_phantom.py"].rstrip() == SCRIPT.read_text(encoding="utf-8").rstrip()
+
+
+def test_a_secret_that_nobody_made_does_not_keep_the_pod_from_starting() -> None:
+    (token,) = (one for one in pod_of("single-gpu")["volumes"] if one["name"] == "token")
+    assert token["secret"]["optional"] is True
+
+
+def test_the_guide_makes_what_the_test_needs_before_it() -> None:
+    guide = (CHART.parents[1] / "docs" / "install.md").read_text(encoding="utf-8")
+    # Given the values that the guide begins with, and the commands of its installation
+    assert "ci/single-gpu-values.yaml" in guide
+    values = values_of("single-gpu")
+    steps = (
+        "helm upgrade --install",
+        f"secret tls {values['ingress']['tls']['existingSecret']} ",
+        "segint user create",
+        "segint token create helm-test --scope segment",
+        f"secret generic {values['test']['tokenSecret']} ",
+        "helm test segint",
+    )
+    # Then each step is there, the account before the token, and the Secret before the test
+    places = {step: guide.find(step) for step in steps}
+    assert -1 not in places.values(), places
+    assert [places[step] for step in steps[2:]] == sorted(places[step] for step in steps[2:])
+    # And Helm waits for longer than the test may take
+    (minutes,) = re.findall(r"helm test segint .*--timeout (\d+)m", guide)
+    assert int(minutes) * 60 > DEFAULTS["test"]["limitSeconds"]
 
 
 def test_it_is_a_hook_that_only_helm_test_starts() -> None:

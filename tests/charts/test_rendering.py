@@ -12,7 +12,9 @@ from kubernetes_validate.utils import all_versions, major_minor
 
 from tests.charts.rendering import CHART, LEAST, SHAPES, containers, pods, render, shape, values_of
 
-MINORS = list(dict.fromkeys(major_minor(version) for version in all_versions()))[-3:]
+OLDEST = "1.30"
+"""What Chart.yaml asks for at least."""
+MINORS = [OLDEST, *list(dict.fromkeys(major_minor(version) for version in all_versions()))[-3:]]
 CUSTOM = {
     "gateway.networking.k8s.io/v1/HTTPRoute",
     "keda.sh/v1alpha1/ScaledObject",
@@ -25,11 +27,13 @@ CUSTOM = {
 WARNING = 2
 
 
-def test_there_are_three_minors() -> None:
-    assert len(set(MINORS)) == 3
+def test_the_oldest_kubernetes_and_three_of_the_newest_are_tried() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    assert chart["kubeVersion"] == f">={OLDEST}.0-0"
+    assert len(set(MINORS)) == 4
 
 
-def test_every_document_is_valid_in_three_minors() -> None:
+def test_every_document_is_valid_in_all_of_them() -> None:
     """Strictly: a field that Kubernetes does not know is a fault."""
     # Given what all shapes consist of, once each
     documents = {yaml.dump(one): one for name in SHAPES for one in shape(name).documents}

@@ -14,6 +14,7 @@ from tests.charts.rendering import CHART, LEAST, SHAPES, Document, containers, p
 
 SECRETS = {
     "SEGINT_DATABASE_URL": "postgresql://segint:secret@db:5432/segint",
+    "SEGINT_MIGRATION_DATABASE_URL": "postgresql://owner:secret@db:5432/segint",
     "SEGINT_REDIS_URL": "redis://:secret@redis:6379/0",
     "SEGINT_SESSION_SECRET": "0123456789abcdef" * 2,
 }
@@ -21,6 +22,7 @@ SECRETS = {
 NAMES = {f"SEGINT_{name.upper()}" for name in Settings.model_fields}
 DERIVED = {
     "database_url",
+    "migration_database_url",
     "redis_url",
     "session_secret",
     "volume_dir",

@@ -3,10 +3,11 @@
 import json
 from typing import Any
 
+import helm_python
 import pytest
 import yaml
 
-from tests.charts.rendering import CHART, LEAST, SHAPES, Document, Rendered, render, shape, values_of
+from tests.charts.rendering import CHART, LEAST, SHAPES, Document, Rendered, pods, render, shape, values_of
 from tests.charts.test_names import selects
 
 DNS, POSTGRES, REDIS, API = 53, 5432, 6379, 8080
@@ -54,11 +55,58 @@ def test_addresses_of_databases_narrow_the_policies() -> None:
     assert redis["to"] == [{"ipBlock": {"cidr": "203.0.113.8/32"}}]
 
 
+@pytest.mark.parametrize(
+    ("values", "missing"),
+    [
+        ({}, "until networkPolicy.databaseTo and networkPolicy.redisTo say where"),
+        ({"postgresql": {"enabled": True}}, "until networkPolicy.redisTo says where"),
+        ({"networkPolicy": {"enabled": False}}, None),
+        (values_of("pools"), None),
+        (values_of("evaluation"), None),
+    ],
+)
+def test_notes_say_which_way_out_is_still_wide(values: dict[str, Any], missing: str | None) -> None:
+    notes = render({**LEAST, **values}).notes
+    assert missing in notes if missing else "may reach any address" not in notes
+
+
 def test_the_api_lets_in_the_ingress_the_test_and_prometheus_where_it_is_narrowed() -> None:
     (rule,) = policy(shape("pools"), "api")["ingress"]
     assert len(rule["from"]) == 3
     (everybody,) = policy(shape("minimal"), "api")["ingress"]
     assert "from" not in everybody
+
+
+PROXY = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}
+TRUSTING = {"trustedProxies": ["10.42.0.0/16"], "trustedNetworks": ["192.0.2.0/24"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "policy", "warned"),
+    [
+        (TRUSTING, {}, True),
+        (TRUSTING, {"apiFrom": [PROXY]}, True),  # metrics may be read from everywhere, on the same port
+        (TRUSTING, {"apiFrom": [PROXY, {"namespaceSelector": {}}], "scrapeFrom": []}, True),
+        (TRUSTING, {"apiFrom": [PROXY], "scrapeFrom": [], "enabled": False}, True),
+        (TRUSTING, {"apiFrom": [PROXY], "scrapeFrom": []}, False),
+        (TRUSTING, {"apiFrom": [PROXY], "scrapeFrom": [{"podSelector": {"matchLabels": {"app": "p"}}}]}, False),
+        ({**TRUSTING, "trustedNetworks": []}, {}, False),
+        ({**TRUSTING, "trustedProxies": []}, {}, False),
+    ],
+)
+def test_notes_warn_where_any_pod_could_claim_a_trusted_address(
+    settings: dict[str, Any], policy: dict[str, Any], warned: bool
+) -> None:
+    notes = render({**LEAST, "settings": settings, "networkPolicy": policy}).notes
+    assert ("may claim an address of settings.trustedNetworks" in notes) is warned
+
+
+@pytest.mark.parametrize("name", [name for name in SHAPES if values_of(name).get("settings", {}).get("trustedProxies")])
+def test_where_proxies_are_trusted_nobody_else_reaches_the_api(name: str) -> None:
+    assert "may claim an address" not in shape(name).notes
+    (rule,) = policy(shape(name), "api")["ingress"]
+    assert rule["from"]
+    assert {"namespaceSelector": {}} not in rule["from"]
 
 
 def test_evaluation_databases_let_in_their_own_release_only() -> None:
@@ -76,11 +124,25 @@ def test_evaluation_databases_let_in_their_own_release_only() -> None:
         assert "to" in rule
 
 
-def test_evaluation_redis_forgets_nothing() -> None:
-    (redis,) = shape("evaluation").one("StatefulSet", "rel-redis")["spec"]["template"]["spec"]["containers"]
-    text = " ".join(redis["args"])
-    assert "--appendonly yes" in text
-    assert "--maxmemory-policy noeviction" in text
+def test_the_evaluation_postgresql_has_an_owner_whom_only_the_migrations_know() -> None:
+    # Given the owner of the server
+    rendered = shape("evaluation")
+    postgres, job = (
+        rendered.of_kind(kind)[at]["spec"]["template"]["spec"]["containers"][0]
+        for kind, at in (("StatefulSet", 0), ("Job", 0))
+    )
+    server, migration = ({one["name"]: one for one in container["env"]} for container in (postgres, job))
+    owner, database = server["POSTGRES_USER"]["value"], server["POSTGRES_DB"]["value"]
+    # Then the migrations come as that one, with its password, and bind the role of databaseUrl
+    url = f"postgresql://{owner}@rel-postgres:5432/{database}"
+    assert migration["SEGINT_MIGRATION_DATABASE_URL"]["value"] == url
+    assert migration["PGPASSWORD"]["valueFrom"] == server["POSTGRES_PASSWORD"]["valueFrom"]
+    assert migration["SEGINT_DATABASE_URL"]["valueFrom"]["secretKeyRef"]["key"] == "SEGINT_DATABASE_URL"
+    # and nobody else is told
+    for name, pod in pods(rendered):
+        if not name.startswith(("Job/", "StatefulSet/")):
+            assert "POSTGRES_PASSWORD" not in str(pod), name
+            assert owner not in str(pod), name
 
 
 def test_no_secret_is_made_and_no_password_is_written() -> None:
@@ -145,7 +207,21 @@ def test_prometheus_finds_the_ports_that_are_there() -> None:
     assert service_monitor["metadata"]["labels"]["release"] == "prometheus"
     (pod_monitor,) = rendered.of_kind("PodMonitor")
     (worker,) = rendered.one("Deployment", "rel-worker-small")["spec"]["template"]["spec"]["containers"]
-    assert pod_monitor["spec"]["podMetricsEndpoints"][0]["port"] == worker["ports"][0]["name"]
+    (endpoint,) = pod_monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] == worker["ports"][0]["name"]
+    # and who reads an alert reads which node and pod
+    set_by = {rule["targetLabel"]: rule["sourceLabels"] for rule in endpoint["relabelings"]}
+    assert set_by == {"node": ["__meta_kubernetes_pod_node_name"], "instance": ["__meta_kubernetes_pod_name"]}
+
+
+def test_a_label_of_ones_own_goes_before_the_charts() -> None:
+    """By whatever Prometheus selects its monitors, without a key that is there twice."""
+    own = {"app.kubernetes.io/instance": "prometheus", "release": "yes"}
+    monitoring = {"serviceMonitor": {"enabled": True, "labels": own}}
+    (monitor,) = render({**LEAST, "monitoring": monitoring}).of_kind("ServiceMonitor")
+    assert own.items() <= monitor["metadata"]["labels"].items()
+    # And the API, which it selects, has its own
+    assert monitor["spec"]["selector"]["matchLabels"]["app.kubernetes.io/instance"] == "rel"
 
 
 def test_alerts_and_dashboard_are_those_of_the_files() -> None:
@@ -155,6 +231,27 @@ def test_alerts_and_dashboard_are_those_of_the_files() -> None:
     data = rendered.one("ConfigMap", "rel-dashboard")["data"]
     ours = json.loads((CHART / "files" / "dashboards" / "segint.json").read_text(encoding="utf-8"))
     assert json.loads(data["research-rel.json"]) == ours
+
+
+def test_alerts_link_to_their_pages_where_those_are_served() -> None:
+    rules = {"enabled": True, "runbooksUrl": "https://git.example/docs/runbooks/"}
+    (rule,) = render({**LEAST, "monitoring": {"prometheusRule": rules}}).of_kind("PrometheusRule")
+    for group in rule["spec"]["groups"]:
+        for one in group["rules"]:
+            assert one["annotations"]["runbook_url"] == f"https://git.example/docs/runbooks/{one['alert']}.md"
+
+
+def test_an_alert_of_ones_own_takes_the_place_of_one_that_is_left_out() -> None:
+    def alerts(*disabled: str) -> list[str]:
+        values = {**LEAST, "monitoring": {"prometheusRule": {"enabled": True, "disabled": list(disabled)}}}
+        (rule,) = render(values).of_kind("PrometheusRule")
+        return [one["alert"] for group in rule["spec"]["groups"] for one in group["rules"]]
+
+    everything = alerts()
+    assert alerts("SegIntOldestJobTooOld") == [name for name in everything if name != "SegIntOldestJobTooOld"]
+    # and a misspelt name does not leave the alert in unnoticed
+    with pytest.raises(helm_python.HelmRenderError, match="names SegIntOldestJob, but there is no such alert; there"):
+        alerts("SegIntOldestJob")
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -174,3 +271,7 @@ def test_notes_warn_of_what_will_be_missed_later() -> None:
     assert "whoever reaches the service may use it" in render({**LEAST, "settings": {"auth": "open"}}).notes
     assert "would wait for ever" in render({**LEAST, "workers": [{"name": "a", "models": ["m"]}]}).notes
     assert "would wait for ever" not in shape("pools").notes
+    one_role = {"existingSecret": "segint", "keys": {"migrationDatabaseUrl": ""}}
+    assert "changing or deleting entries of the audit" in render({"secrets": one_role}).notes
+    for name in SHAPES:
+        assert "entries of the audit" not in shape(name).notes

@@ -209,6 +209,14 @@ WRONG: tuple[tuple[dict[str, Any], str], ...] = (
         r"api\.podLabels has app\.kubernetes\.io/name.*use another label",
     ),
     (
+        {"api": {"podAnnotations": {"checksum/settings": "x"}}},
+        r"api\.podAnnotations has checksum/settings.*use another annotation",
+    ),
+    (
+        {"workers": [{"name": "a", "podAnnotations": {"checksum/settings": "x"}}]},
+        r"«a» of workers\.podAnnotations has checksum/settings",
+    ),
+    (
         {"api": {"autoscaling": {"enabled": True, "minReplicas": 5}}},
         r"api\.autoscaling\.minReplicas is 5, more than api\.autoscaling\.maxReplicas, which is 4",
     ),

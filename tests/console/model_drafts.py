@@ -33,11 +33,11 @@ def form(model_id: str, /, **fields: Any) -> dict[str, Any]:
 
 
 def upload(
-    who: Visitor, model_id: str, content: bytes, name: str = "model.pt", kind: str = "artifact"
+    who: Visitor, model_id: str, content: bytes, name: str = "model.pt", kind: str = "artifact", **query: str
 ) -> dict[str, Any]:
     answer = who.client.post(
         f"{who.url}/admin/new-model/file",
-        params={"model_id": model_id, "kind": kind, "name": name},
+        params={"model_id": model_id, "kind": kind, "name": name, **query},
         content=content,
         headers={"X-CSRFToken": who.token},
     )

@@ -85,7 +85,7 @@ def test_a_family_that_cannot_be_used_is_refused_by_preview_and_import(
     assert "Twins" not in mo.get("/models").text
 
 
-def test_an_import_that_would_take_anothers_version_or_change_one_with_jobs_is_refused(
+def test_an_import_that_would_put_masks_elsewhere_or_change_what_is_not_its_own_is_refused(
     deployment: Deployment, mo: Visitor
 ) -> None:
     # Given a version with a job
@@ -95,7 +95,11 @@ def test_an_import_that_would_take_anothers_version_or_change_one_with_jobs_is_r
     renamed.ModelVersions[0].Structures[0].Name = "Renamed"
     other_channels = pb.ModelFamily.FromString(SAMPLE_FAMILY.read_bytes())
     other_channels.FamilyDescription.InputChannels.add(ChannelID="PET")
+    elsewhere = pb.ModelFamily.FromString(family("Elsewhere", "e 1"))
+    elsewhere.FamilyDescription.InputChannels.add(ChannelID="CT")
+    elsewhere.ModelVersions[0].Structures.add(Name="Lost", InputChannelID="MR")
     for message, sentence in (
+        (elsewhere.SerializeToString(), "«MR», which the family does not have (it has CT)"),
         (taken, "belongs to the family"),
         (renamed.SerializeToString(), "has jobs"),
         (other_channels.SerializeToString(), "PET in the file, and"),

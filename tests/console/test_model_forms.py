@@ -11,7 +11,7 @@ import pytest
 from services.core.db import family_views
 from services.core.wire._pb import Model_pb2 as pb
 from tests.conftest import MakeDeployment
-from tests.console.model_drafts import STRUCTURE, audit, form
+from tests.console.model_drafts import STRUCTURE, audit, form, upload
 from tests.console.visitor import SECRET, Visitor, create_account, visitor
 from tests.deployment import SAMPLE_MODEL, Deployment
 
@@ -224,6 +224,20 @@ def test_of_two_people_who_edit_structures_alone_the_second_is_told(deployment: 
     # Then the second one is told
     assert (first.status_code, second.status_code) == (200, 409)
     assert exported(deployment, "one structure").ModelVersions[0].Structures[0].Name == "A"
+
+
+def test_a_file_is_not_put_into_a_draft_that_somebody_else_changed(deployment: Deployment, mo: Visitor) -> None:
+    # Given somebody who saves a draft, uploads its file, and saves again: each names what the last one answered
+    seen = mo.change("/new-model/draft", form("uploaded")).json()["seen"]
+    seen = upload(mo, "uploaded", b"PK\x03\x04", seen=seen)["seen"]
+    again = mo.change("/new-model/draft", form("uploaded", seen=seen)).json()
+    # When somebody else saves before their next upload
+    assert mo.change("/new-model/draft", form("uploaded", seen=again["seen"])).status_code == 200
+    before = deployment.files("models")
+    late = upload(mo, "uploaded", b"PK\x03\x04late", seen=again["seen"])
+    # Then it is told, and keeps nothing
+    assert "Somebody else changed" in late["error"]
+    assert deployment.files("models") == before
 
 
 @pytest.mark.parametrize("number", ["0", "9223372036854775808"])

@@ -2,17 +2,22 @@
 
 import io
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
+import httpx
 import pytest
 import torch
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, Route, expect
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 
+from services.core.catalogue import StoredFile
 from services.core.db import drafts
 from tests.conftest import MakeDeployment
-from tests.console.model_drafts import audit, form, offered, tried, upload
+from tests.console.model_drafts import STRUCTURE, audit, form, offered, tried, upload
 from tests.console.torchscript import torchscript
 from tests.console.visitor import SECRET, Visitor, create_account, visitor
-from tests.deployment import SAMPLE_MODEL, Deployment, request_body, small_volume
+from tests.deployment import SAMPLE_MODEL, Deployment, request_body, small_volume, wait_for
 
 ON_A_GPU = b"""import sys
 import torch
@@ -116,7 +121,46 @@ def test_the_dry_run_tells_of_a_gpu(mo: Visitor, browser: Browser) -> None:
     page.goto(f"{mo.url}/admin/new-model?version=on%20a%20GPU")
     expect(page.locator("[data-report] dt", has_text="GPU memory")).to_have_count(1)
     expect(page.locator("[data-report] dt:has-text('GPU memory') + dd")).to_have_text("3.1 MB")
+    a_page_tells_who_changed_its_draft_meanwhile(page, mo)
     context.close()
+
+
+def a_page_tells_who_changed_its_draft_meanwhile(page: Page, mo: Visitor) -> None:
+    """`page` shows the draft on a GPU; the context is spared that a test of its own would need."""
+    # Given somebody else who saves while the page is open, before it asks how the dry run goes
+    saved: list[int] = []
+
+    def save_first(route: Route) -> None:
+        structure = STRUCTURE | {"color": ""}
+        fields = form("on a GPU", structures=[structure], version_description="Another's", seen=mo_seen(mo, "on a GPU"))
+        saved.append(mo.change("/new-model/draft", fields).status_code)
+        route.continue_()
+
+    page.route("**/models/state*", save_first, times=1)
+    page.reload()
+    # Then it says so, and offers no publishing of what nobody there has looked at
+    expect(page.get_by_role("alert")).to_contain_text("Somebody else changed this draft")
+    expect(page.get_by_role("button", name="Publish", exact=True)).to_be_disabled()
+    assert saved == [200]
+    # And what is saved there all the same overwrites nothing
+    page.get_by_role("button", name="Save draft and try it").click()
+    expect(page.get_by_role("alert")).to_contain_text("Nothing was saved")
+    # But once the page is loaded again, its saves follow each other, files too
+    page.reload()
+    page.get_by_label("Module (.py)").set_input_files({"name": "n.py", "mimeType": "", "buffer": ON_A_GPU + b"#"})
+    for _ in range(2):
+        with page.expect_response("**/models/check"):
+            page.get_by_role("button", name="Save draft and try it").click()
+        expect(page.get_by_role("button", name="Save draft and try it")).to_be_enabled()
+    expect(page.get_by_role("alert")).to_be_hidden()
+    page.reload()  # And a structure that had no colour has none still, until one is picked
+    expect(page.get_by_label("Colour", exact=True)).to_have_value("")
+    page.get_by_label("Pick a colour").fill("#00ff7f")
+    expect(page.get_by_label("Colour", exact=True)).to_have_value("#00ff7f")
+    # As in the table of structures
+    page.goto(f"{mo.url}/admin/structure/edit?pk=1,0")
+    page.get_by_label("Pick a colour").fill("#00ff7f")
+    expect(page.get_by_role("textbox", name="Colour, #RRGGBB")).to_have_value("#00ff7f")
 
 
 def state_dict() -> bytes:
@@ -124,6 +168,54 @@ def state_dict() -> bytes:
     file = io.BytesIO()
     torch.save({}, file)
     return file.getvalue()
+
+
+def test_the_audit_says_what_a_draft_runs_and_what_was_published(deployment: Deployment, mo: Visitor) -> None:
+    # Given a draft that is to unpickle a class, with options
+    sent = form("told", allow_pickle=True, class_name="Net", options="call: tensor", time_limit_seconds="9")
+    mo.change("/new-model/draft", sent)
+    digest = upload(mo, "told", torchscript())["sha256"]
+    # When it is published
+    assert mo.change("/models/publish", {"model_id": "told", "unchecked": True}).status_code == 200
+    # Then the audit tells of both what the command line's tells of what it attaches
+    ran: dict[str, str | int] = {"runtime": "pytorch", "class": "Net", "allow_pickle": "true"}
+    ran |= {"options": '{"call": "tensor"}', "time_limit_seconds": 9}
+    entries = audit(deployment)
+    assert entries[("account:mo", "model.drafted", "model:told")] == {"family": "Family of told", **ran}
+    published = entries[("account:mo", "model.published", "model:told")]
+    assert published == {
+        "unchecked": "yes",
+        **ran,
+        "file": "model.pt",
+        "file_sha256": digest,
+        "file_bytes": len(torchscript()),
+    }
+    mo.change("/models/disable", {"model_id": "told"})
+
+
+def test_what_is_published_is_told_as_it_is_and_not_as_it_was_before(deployment: Deployment, mo: Visitor) -> None:
+    # Given a draft of which another file is just being committed
+    mo.change("/new-model/draft", form("raced"))
+    upload(mo, "raced", torchscript())
+    database = deployment.database()
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))")
+    try:
+        with ThreadPoolExecutor(1) as threads:
+
+            def replace(session: Session) -> Future[httpx.Response]:
+                drafts.set_file(session, "raced", "artifact", StoredFile("other", "f" * 64, 3, "other.pt"))
+                # When it is published meanwhile
+                answer = threads.submit(mo.change, "/models/publish", {"model_id": "raced", "unchecked": True})
+                wait_for(lambda: session.scalar(waiting), "the publishing to wait")
+                return answer
+
+            assert database.run(replace).result().status_code == 200
+    finally:
+        database.close()
+    # Then the audit names the file that was published
+    published = audit(deployment)[("account:mo", "model.published", "model:raced")]
+    assert (published["file"], published["file_sha256"]) == ("other.pt", "f" * 64)
+    mo.change("/models/disable", {"model_id": "raced"})
 
 
 def test_another_file_needs_another_dry_run(mo: Visitor) -> None:
@@ -235,6 +327,40 @@ def test_copies_are_drafts_with_the_same_files(deployment: Deployment, mo: Visit
     assert again.status_code == 409
 
 
+def test_a_draft_is_deleted_with_its_files_and_nothing_else_is(deployment: Deployment, mo: Visitor) -> None:
+    # Given a version that has a job, one that is published, and a draft that somebody else changes
+    deployment.submit()
+    mo.change("/new-model/draft", form("offered"))
+    upload(mo, "offered", torchscript())
+    mo.change("/models/publish", {"model_id": "offered", "unchecked": True})
+    before = deployment.files("models")
+    seen = mo.change("/new-model/draft", form("unwanted")).json()["seen"]
+    digest = upload(mo, "unwanted", torchscript())["sha256"]
+    # When each is deleted, Then all are refused in a sentence
+    for model_id, version_seen, sentence in (
+        (SAMPLE_MODEL, mo_seen(mo, SAMPLE_MODEL), "has jobs"),
+        ("offered", mo_seen(mo, "offered"), "disable it first"),
+        ("unwanted", seen, "Somebody else changed"),
+        ("nowhere\0", seen, "There is no model version"),
+    ):
+        answer = mo.change("/models/delete", {"model_id": model_id, "seen": version_seen})
+        assert answer.status_code in {400, 409}, model_id
+        assert sentence in answer.json()["error"]
+    # And the page offers it for the draft alone, and asks once more
+    rows = mo.get("/models").text.split("data-model=")
+    deletable = {row.split('"')[1] for row in rows if "/models/delete" in row}
+    assert "unwanted" in deletable
+    assert not deletable & {SAMPLE_MODEL, "offered"}
+    assert all('data-confirm="This draft will be gone' in row for row in rows if "/models/delete" in row)
+    # When the draft is deleted as it is now, Then it is gone with its file, and the audit says what it was
+    assert mo.change("/models/delete", {"model_id": "unwanted", "seen": mo_seen(mo, "unwanted")}).status_code == 200
+    assert "unwanted" not in mo.get("/models").text.replace("Family of unwanted", "")
+    assert deployment.files("models") == before
+    deleted = audit(deployment)[("account:mo", "model.deleted", "model:unwanted")]
+    assert (deleted["family"], deleted["file_sha256"]) == ("Family of unwanted", digest)
+    mo.change("/models/disable", {"model_id": "offered"})
+
+
 # --- Who may ------------------------------------------------------------------------------------------------
 
 
@@ -250,6 +376,7 @@ def test_only_modellers_change_models(deployment: Deployment, name: str) -> None
             "/models/copy",
             "/models/publish",
             "/models/disable",
+            "/models/delete",
             "/models/check",
             "/new-model/draft",
             "/family-inputs/1/save",

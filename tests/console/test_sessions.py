@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 
 from services.core.db import accounts
 from tests.conftest import MakeDeployment
+from tests.console.model_drafts import audit
 from tests.console.visitor import (
     CSRF_COOKIE,
     PASSWORD,
@@ -209,6 +211,7 @@ def test_a_session_ends_after_its_hours_however_much_it_is_used(own_deployment: 
 
 UNSAFE = [
     "/logout",
+    "/password",
     "/_api/account/action?name=new_account",
     "/_api/account/row-action?name=disable&pk=1",
     "/_api/family/inline-edit?pk=1&field=name",
@@ -275,7 +278,7 @@ def test_logging_in_needs_the_login_pages_token_too(deployment: Deployment) -> N
 
 
 def test_nothing_is_changed_by_get(ada: Visitor) -> None:
-    for path in (*UNSAFE[:5], *UNSAFE[-3:]):
+    for path in (UNSAFE[0], *UNSAFE[2:6], *UNSAFE[-3:]):
         assert ada.get(path).status_code in {400, 403, 404, 405}, path
     assert ada.is_in()
 
@@ -300,6 +303,41 @@ def test_too_many_failures_are_told_with_how_long_to_wait(own_deployment: MakeDe
         assert "seconds" in _alert(answers[-1].text)
         # Then the right password does not help either
         assert found.log_in("ada").status_code == 429
+
+
+def test_a_person_changes_their_own_password_and_stays_logged_in_here_alone(deployment: Deployment) -> None:
+    # Given somebody who is logged in twice
+    create_account(deployment, "owner", "viewer")
+    new = "chosen by its owner"
+    with visitor(deployment, "owner") as owner, visitor(deployment, "owner") as elsewhere:
+
+        def change(**fields: str) -> httpx.Response:
+            typed = {"current": PASSWORD, "password": new, "again": new} | fields
+            return owner.client.post(f"{owner.url}/admin/password", data={"csrftoken": owner.token} | typed)
+
+        # When what they type is no good, Then they are told, and nothing has changed
+        for fields, status, sentence in (
+            ({"again": "typed otherwise"}, 400, "in two ways"),
+            ({"password": "short", "again": "short"}, 400, "too short"),
+            ({"password": PASSWORD, "again": PASSWORD}, 400, "is the current one"),
+            ({"current": "somebody guesses"}, 401, "current password is another one"),
+        ):
+            answer = change(**fields)
+            assert (answer.status_code, sentence in answer.text) == (status, True), answer.text
+        assert elsewhere.is_in()
+        earlier = owner.client.cookies[SESSION_COOKIE]
+        # When it is good, Then they are in by a new session, and every other one is over
+        assert change().status_code == 303
+        assert "Your password is another one now" in owner.get("/").text
+        assert owner.client.cookies[SESSION_COOKIE] != earlier
+        assert not elsewhere.is_in()
+        assert elsewhere.log_in("owner").status_code == 401
+        assert elsewhere.log_in("owner", new).status_code == 303
+        # And changes by the new session's token are taken
+        assert owner.client.post(f"{owner.url}/admin/logout", data={"csrftoken": owner.token}).status_code == 303
+    entries = [entry for entry in audit(deployment) if entry[2] == "account:owner"]
+    assert ("account:owner", "account.password_changed", "account:owner") in entries
+    assert ("network:127.0.0.1", "account.password_refused", "account:owner") in entries
 
 
 def test_after_login_one_is_led_to_this_console_only(deployment: Deployment) -> None:

@@ -10,12 +10,14 @@ from urllib.parse import urlencode
 
 import pytest
 
+from services.api.console.tables.differences import differences
 from services.core.catalogue import Color
 from services.core.wire.catalogue import decode_models
 from tests.conftest import MakeDeployment
+from tests.console.model_drafts import audit
 from tests.console.table_rows import FAILED, FINDS, FORMULAS, KEEPS, SORTED, fill
 from tests.console.visitor import PASSWORD, SECRET, Visitor, create_account, csrf_field, visitor
-from tests.deployment import Deployment
+from tests.deployment import SAMPLE_MODEL, Deployment
 
 TABLES = ["family", "version", "structure", "input-channel", "body-part", "job", "feedback", "structure-comment"]
 TABLES += ["telemetry"]
@@ -55,7 +57,7 @@ def test_every_table_is_listed_and_shown_row_by_row(reader: Visitor, key: str) -
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/login", "/jobs", "/models", "/new-model", "/family-inputs/1", "/feedback/list"]
+    "path", ["/", "/login", "/jobs", "/models", "/new-model", "/family-inputs/1", "/feedback/list", "/password"]
 )
 def test_a_page_names_no_foreign_host_and_runs_nothing_that_is_not_marked(ada: Visitor, path: str) -> None:
     if path == "/login":
@@ -237,7 +239,7 @@ def edit_form(who: Visitor, path: str) -> dict[str, str]:
     """The fields of an edit form as they are shown."""
     page = who.get(path).text
     found = dict(re.findall(r'name="([^"]+)"[^>]*?value="([^"]*)"', page, re.DOTALL))
-    areas = dict(re.findall(r'<textarea[^>]*name="([^"]+)"[^>]*>(.*?)</textarea>', page, re.DOTALL))
+    areas = dict(re.findall(r'<textarea[^>]*name="([^"]+)"[^>]*>\n?(.*?)</textarea>', page, re.DOTALL))
     return {name: unescape(value) for name, value in (found | areas).items()} | {"csrftoken": csrf_field(page)}
 
 
@@ -268,11 +270,36 @@ def edit_again(page: str) -> dict[str, str]:
     return {name: unescape(value) for name, value in found.items()}
 
 
-def test_an_edit_is_in_the_audit(deployment: Deployment, ada: Visitor) -> None:
-    fields = edit_form(ada, "/family/edit?pk=1") | {"anatomical_region": "HEAD"}
-    assert ada.client.post(f"{ada.url}/admin/family/edit?pk=1", data=fields).status_code == 303
-    page = ada.get("/audit/list?q=family.edit").text
-    assert "account:ada" in page.partition("<tbody>")[2]
+def test_an_edit_is_in_the_audit_with_what_it_changed(deployment: Deployment, ada: Visitor) -> None:
+    # Given a family and a structure that are edited
+    for path, change in (
+        ("/family/edit?pk=1", {"description": "Two\nlines"}),
+        ("/family/edit?pk=1", {"anatomical_region": "HEAD"}),
+        ("/structure/edit?pk=1,0", {"structure_type": "1", "name": "hepar", "color": "#ff7801"}),
+        ("/structure/edit?pk=1,0", {"structure_type": "1", "name": "liver"}),
+    ):
+        fields = edit_form(ada, path) | change
+        fields = {name: value.replace("\n", "\r\n") for name, value in fields.items()}  # as browsers send them
+        assert ada.client.post(f"{ada.url}/admin{path}", data=fields).status_code == 303
+    # Then the audit says who changed what, and calls each as it was called before
+    entries = audit(deployment)
+    assert entries[("account:ada", "family.edit", "Centered Square")] == {"anatomical_region": "«THORAX» → «HEAD»"}
+    assert entries[("account:ada", "structure.edit", "1/liver")] == {
+        "name": "«liver» → «hepar»",
+        "color": "«[255, 120, 0]» → «[255, 120, 1]»",
+    }
+    assert entries[("account:ada", "structure.edit", "1/hepar")] == {"name": "«hepar» → «liver»"}
+    assert "HEAD" in ada.get("/audit/list?q=family.edit").text.partition("<tbody>")[2]
+
+
+def test_of_long_texts_the_audit_keeps_where_they_differ() -> None:
+    long = "a" * 1000
+    (told,) = differences({"x": long + "old" + long, "y": 1}, {"x": long + "new" + long, "y": 1}).values()
+    assert told == f"«…{'a' * 20}old{'a' * 77}…» → «…{'a' * 20}new{'a' * 77}…»"
+    assert differences({"limit": None, "text": "short"}, {"limit": 5, "text": ""}) == {
+        "limit": "«» → «5»",
+        "text": "«short» → «»",
+    }
 
 
 @pytest.mark.parametrize("color", ["#12345", "#gggggg", "red"])
@@ -293,6 +320,32 @@ def test_a_structure_is_edited_and_clients_see_it(deployment: Deployment, ada: V
     (family,) = decode_models(deployment.get("/api/v2/Model/").content)
     assert family.versions[0].structures[0].color == Color(10, 11, 12)
     assert family.versions[0].structures[0].fma_code == 0
+
+
+def test_a_structure_keeps_to_the_channels_of_its_family_and_the_options_of_its_version(
+    deployment: Deployment, ada: Visitor
+) -> None:
+    # Given a published version whose options name its structure
+    with deployment.library() as library:
+        library.attach(SAMPLE_MODEL, runtime="phantom", options={"mapping": {"liver": 1}})
+    path = "/structure/edit?pk=1,0"
+    fields = edit_form(ada, path) | {"structure_type": "1"}
+    before = deployment.get("/api/v2/Model/").content
+    for change, sentence in (
+        # When it is put on a channel that the family does not have, whose masks would lie on another one's grid
+        ({"input_channel_id": "PET"}, "Structure 1: the family has no input channel «PET»; it has 1."),
+        # or no longer called as the options call it
+        ({"structure_id": "9", "name": "spleen"}, "the model has no structure 'liver'"),
+    ):
+        answer = ada.client.post(f"{ada.url}/admin{path}", data=fields | change)
+        # Then that is refused in a sentence, and nothing is changed
+        assert answer.status_code == 422
+        assert sentence in unescape(answer.text)
+        assert deployment.get("/api/v2/Model/").content == before
+    # And an empty channel is the family's first, as in the form of a new model
+    assert ada.client.post(f"{ada.url}/admin{path}", data=fields | {"input_channel_id": ""}).status_code == 303
+    (family,) = decode_models(deployment.get("/api/v2/Model/").content)
+    assert family.versions[0].structures[0].input_channel_id == "1"
 
 
 # --- Who may -------------------------------------------------------------------------------------------------
@@ -355,6 +408,22 @@ def test_an_administrator_makes_an_account_and_ends_it(deployment: Deployment, a
         answer = ada.act("account", "new_account", **fields)
         assert answer.status_code == 400
         assert sentence in answer.json()["msg"]
+
+
+def test_of_two_administrators_who_edit_one_accounts_roles_the_second_is_told(
+    deployment: Deployment, ada: Visitor
+) -> None:
+    # Given two who look at the same account
+    number = create_account(deployment, "promoted", "viewer")
+    page = unescape(unescape(ada.get("/account/list?q=promoted").text))
+    (shown,) = set(re.findall(r'name="shown" value="([^"]*)"', page))
+    # When each gives it a role
+    first = ada.act("account", "roles", number, roles=["viewer", "operator"], shown=shown)
+    second = ada.act("account", "roles", number, roles=["viewer", "modeller"], shown=shown)
+    # Then the second is told, and what the first did stays
+    assert (first.status_code, second.status_code) == (200, 400), second.text
+    assert "Somebody else changed the roles of promoted meanwhile, to viewer, operator." in second.json()["msg"]
+    assert "viewer, operator" in ada.get("/account/list?q=promoted").text
 
 
 def test_an_administrator_gives_an_account_other_roles_another_password_and_lets_it_in_again(

@@ -149,6 +149,7 @@ def make_token(page: Page) -> str:
 def see_in_list(page: Page, job: UUID) -> None:
     row = page.locator(f'tr[data-job="{job}"]')
     expect(row).to_contain_text("succeeded", timeout=LIMIT_MS)
+    expect(page.get_by_role("status")).to_have_text("0 running, 0 waiting, 1 listed")
     # And the list does not lose the keyboard's place while it refreshes
     row.get_by_role("link").focus()
     for _ in range(2):

@@ -4,12 +4,16 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from services.core.catalogue import Attachment
 from services.core.db import catalogue as rows
+from services.core.db import jobs
+from services.core.db.session import Database
 from services.core.errors import (
+    CatalogueConflict,
     DatabaseUnavailable,
     InvalidModel,
     MalformedMessage,
@@ -21,6 +25,7 @@ from services.core.model_library import ImportReport, ModelLibrary
 from services.core.model_spec import ModelSpec
 from services.core.wire.catalogue import decode_family, encode_family
 from services.core.wire.fields import Encoding
+from tests.core.db.job_rows import new_job
 from tests.deployment import SAMPLE_FAMILY, SAMPLE_MODEL
 from tests.ports import free_port
 
@@ -176,6 +181,62 @@ def test_everything_that_is_attached_is_told(imported: ModelLibrary, file: Path,
     assert (attachment.artifact.uploaded_name, attachment.artifact.size_bytes) == ("model.pt", 7)
     assert attachment.artifact.sha256 == hashlib.sha256(b"weights").hexdigest()
     assert (volume / "models" / attachment.module.name).read_text() == module.read_text()
+
+
+def use(database_url: str, model_id: str) -> None:
+    """Submit a job to it."""
+    database = Database(database_url)
+    try:
+        database.run(jobs.accept, new_job(uuid4(), model_id=model_id))
+    finally:
+        database.close()
+
+
+def test_what_runs_a_version_that_has_jobs_stays(
+    new_database: Callable[[], str], volume: Path, file: Path, tmp_path: Path
+) -> None:
+    url = new_database()
+    with ModelLibrary(database_url=url, volume_dir=volume) as library:
+        # Given a version with a job, which nothing has run yet: then something is attached
+        library.import_family(SAMPLE)
+        use(url, SAMPLE_MODEL)
+        before = library.attach(SAMPLE_MODEL, runtime="pytorch", file=file, options={"call": "tensor"}).attachment
+        # When another file or other options are attached, Then that is refused untried, and leaves nothing behind
+        other = tmp_path / "other.pt"
+        other.write_bytes(b"other weights")
+        for wanted, said in (
+            ({"file": other, "options": {"call": "tensor"}}, "another file. Make a new version"),
+            ({"file": file}, "another options"),
+            ({"file": file, "options": {"call": "tensor"}, "allow_pickle": True}, "another allow pickle"),
+        ):
+            with pytest.raises(CatalogueConflict, match=said):
+                library.attach(SAMPLE_MODEL, runtime="pytorch", check=lambda _: pytest.fail("tried"), **wanted)
+        assert library.entry(SAMPLE_MODEL).attachment == before
+        assert model_files(volume) == {b"weights"}
+        # But the very same may be put back, from wherever it comes, as after a file was damaged
+        other.write_bytes(b"weights")
+        library.attach(SAMPLE_MODEL, runtime="pytorch", file=other, options={"call": "tensor"})
+        assert model_files(volume) == {b"weights"}
+
+
+def test_an_import_that_would_change_a_version_with_jobs_is_refused(
+    new_database: Callable[[], str], volume: Path
+) -> None:
+    url = new_database()
+    with ModelLibrary(database_url=url, volume_dir=volume) as library:
+        # Given a version with a job
+        library.import_family(SAMPLE)
+        use(url, SAMPLE_MODEL)
+        # When its family is imported with another structure, Then that is refused with what to do
+        document = json.loads(encode_family(decode_family(SAMPLE), Encoding.JSON))
+        document["ModelVersions"][0]["Structures"][0]["Name"] = "spleen"
+        with pytest.raises(CatalogueConflict, match=r"has jobs.*another identifier in the file"):
+            library.import_family_json(json.dumps(document))
+        assert library.export_family(FAMILY) == SAMPLE
+        # But as it is, or beside the changed version under an identifier of its own, it is imported
+        document["ModelVersions"][0]["ID"] = "next"
+        library.import_family(SAMPLE)
+        assert library.import_family_json(json.dumps(document)).kept == (SAMPLE_MODEL,)
 
 
 def test_another_file_takes_the_place_of_the_first_one(imported: ModelLibrary, file: Path, volume: Path) -> None:

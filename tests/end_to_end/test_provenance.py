@@ -5,9 +5,11 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from services.client.cli import app
+from services.core.errors import CatalogueConflict
 from tests.conftest import MakeDeployment
 from tests.deployment import SAMPLE_MODEL, request_body, small_volume
 
@@ -27,10 +29,10 @@ def test_a_job_tells_the_digests_options_and_version_it_ran_with(
     body = request_body(small_volume())
     job_id = client.submit(body)
     client.finished(job_id)
-    # and something else is attached afterwards
-    with deployment.library() as library:
+    # Then nothing else is attached to what ran it
+    with deployment.library() as library, pytest.raises(CatalogueConflict, match="has jobs"):
         library.attach(SAMPLE_MODEL, runtime="phantom")
-    # Then the job tells what it ran with, not what runs now
+    # and the job tells what it ran with
     command = ["job", str(job_id), "--server", client.url, "--token", str(client.token)]
     page = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
     assert page["submitted_by"] == "token:ward"

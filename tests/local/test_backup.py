@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
 from typer.testing import CliRunner
@@ -20,6 +21,7 @@ from services.core.db import accounts
 from services.core.db.session import Database
 from services.core.settings import Settings
 from services.core.wire.segmentations import decode_progress, decode_task
+from tests.database_roles import as_role
 from tests.deployment import PROTOBUF, http, request_body, wait_for
 from tests.local.conftest import Said, run_segint
 from tests.ports import free_port
@@ -167,11 +169,12 @@ def test_what_was_backed_up_is_there_again(backed_up: Backup, new_data_dir: Call
 def test_servers_of_ones_own_are_restored_too(
     backed_up: Backup, empty_database: Callable[[], str], tmp_path: Path
 ) -> None:
-    # Given an empty database and an empty volume, which the environment names
-    url = empty_database()
+    # Given an empty database and an empty volume, which the environment names, and an owner of the tables to come
+    owner = empty_database()
+    url = as_role(owner, f"r_{uuid4().hex}")
     there = {"SEGINT_DATABASE_URL": url, "SEGINT_VOLUME_DIR": str(tmp_path)}
     # When the backup is restored, Then they have what it has
-    segint("restore", backed_up.file, **there)
+    segint("restore", backed_up.file, **there, SEGINT_MIGRATION_DATABASE_URL=owner)
     assert segint("user", "list", **there) == backed_up.seen["accounts"]
     assert segint("audit", "verify", **there) == backed_up.seen["audit"]
     assert (tmp_path / IDENTITY_FILE).read_text() == backed_up.seen["identity"]

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg
 import pytest
 
 from services.client.local.data_dir import DataDir
 from services.client.local.faults import NotRunning
 from services.client.local.postgres import LocalPostgres
 from services.client.local.settings import local_settings
+from tests.database_roles import REFUSED
 from tests.deployment import wait_for
 from tests.local.conftest import processes_of, run_segint
 from tests.ports import free_port
@@ -75,6 +77,17 @@ def test_payloads_and_secrets_are_open_to_their_owner_only(up: Path) -> None:
     folders = ("volume", "logs", "redis", "scratch")
     modes = {name: stat.S_IMODE((up / name).stat().st_mode) for name in (*folders, "state.json")}
     assert modes == {**dict.fromkeys(folders, 0o700), "state.json": 0o600}
+
+
+def test_the_services_come_as_a_role_that_can_only_add_to_the_audit(up: Path) -> None:
+    for name, process in status(up)["processes"].items():
+        environment = psutil.Process(process["pid"]).environ()
+        assert "SEGINT_MIGRATION_DATABASE_URL" not in environment
+        if name in ("api", "worker"):
+            with psycopg.connect(environment["SEGINT_DATABASE_URL"], autocommit=True) as connection:
+                for statement in REFUSED:
+                    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                        connection.execute(statement.encode())
 
 
 def test_up_says_where_the_console_is_and_how_the_first_account_is_made(up: Path) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
@@ -12,6 +13,7 @@ from sqlalchemy import text
 from services.client.local.postgres import LocalPostgres
 from services.core.db import migrate
 from services.core.db.session import Database
+from tests.database_roles import as_role
 from tests.ports import free_port
 
 LIMIT_SECONDS = 60.0
@@ -20,10 +22,11 @@ NEWER = "9999"
 
 
 @contextmanager
-def migrations(*arguments: str, url: str | None) -> Iterator[subprocess.Popen[str]]:
+def migrations(*arguments: str, url: str | None, owner: str | None = None) -> Iterator[subprocess.Popen[str]]:
     """A process that is killed should the test end before it."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SEGINT_")}
     environment |= {} if url is None else {"SEGINT_DATABASE_URL": url}
+    environment |= {} if owner is None else {"SEGINT_MIGRATION_DATABASE_URL": owner}
     command = [sys.executable, "-m", "migrations", *arguments]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, encoding="utf-8") as process:
         try:
@@ -32,29 +35,32 @@ def migrations(*arguments: str, url: str | None) -> Iterator[subprocess.Popen[st
             process.kill()
 
 
-def outcome(*arguments: str, url: str | None) -> tuple[int, str]:
+def outcome(*arguments: str, url: str | None, owner: str | None = None) -> tuple[int, str]:
     """Exit code and what it said."""
-    with migrations(*arguments, url=url) as process:
+    with migrations(*arguments, url=url, owner=owner) as process:
         said = process.communicate(timeout=LIMIT_SECONDS)[1]
         return process.returncode, said
 
 
-def revision_of(url: str) -> str | None:
+@contextmanager
+def opened(url: str) -> Iterator[Database]:
     database = Database(url)
     try:
-        return database.run(migrate.current)
+        yield database
     finally:
         database.close()
+
+
+def revision_of(url: str) -> str | None:
+    with opened(url) as database:
+        return database.run(migrate.current)
 
 
 def set_revision(url: str, revision: str) -> None:
-    database = Database(url)
-    try:
+    with opened(url) as database:
         database.run(
             lambda session: session.execute(text("UPDATE alembic_version SET version_num = :r"), {"r": revision})
         )
-    finally:
-        database.close()
 
 
 def first_waiting_line(process: subprocess.Popen[str]) -> str:
@@ -104,6 +110,26 @@ def test_a_schema_that_is_ahead_is_left_alone_and_fits(new_database: Callable[[]
     assert outcome("upgrade", "--limit-seconds", "0", url=url)[0] == 0
     assert outcome("wait", "--limit-seconds", "0", url=url)[0] == 0
     assert revision_of(url) == NEWER
+
+
+def test_the_owner_migrates_and_the_services_role_waits_until_it_may_read(new_database: Callable[[], str]) -> None:
+    # Given a schema whose grants are not made yet
+    owner = new_database()
+    role = f"r_{uuid4().hex}"
+    url = as_role(owner, role)
+    with opened(owner) as database:
+        database.run(lambda session: session.execute(text(f"CREATE ROLE {role} LOGIN")))
+    with migrations("wait", url=url) as waiting:
+        assert "may not read the schema's revision yet" in first_waiting_line(waiting)
+        # When the owner's upgrade has come so far, Then whoever waited goes on
+        code, said = outcome("upgrade", url=url, owner=owner)
+        assert code == 0, said
+        assert "the services' role is bound" in said
+        assert waiting.communicate(timeout=LIMIT_SECONDS)[1].count("the schema fits") == 1
+
+
+def test_one_role_for_both_is_told(new_database: Callable[[], str]) -> None:
+    assert "the services' role owns the schema and could change the audit" in outcome("upgrade", url=new_database())[1]
 
 
 def test_a_database_that_starts_later_is_waited_for(tmp_path_factory: pytest.TempPathFactory) -> None:

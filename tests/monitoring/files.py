@@ -16,8 +16,8 @@ ALERT_TESTS = Path(__file__).parent / "alert_rules_test.yaml"
 VARIABLES = {"$namespace": ".*", "$__rate_interval": "1m", "${datasource}": ""}
 """What Grafana puts in their place."""
 
-TARGET_LABELS = frozenset({"namespace", "instance"})
-"""Of the scrape, not of the services."""
+TARGET_LABELS = frozenset({"namespace", "node", "pod", "instance"})
+"""Of the scrape, not of the services; the chart's monitors set all of them."""
 
 
 def alerts() -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import re
 import subprocess
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -64,6 +65,22 @@ def test_every_alert_is_tested_both_ways() -> None:
 def test_promtool_is_content(arguments: tuple[str, ...]) -> None:
     done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@NEEDS_PROMETHEUS
+def test_the_alert_that_metrics_md_puts_in_another_s_place_is_one(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    [values, own] = [
+        yaml.safe_load(block) for block in re.findall(r"```yaml\n# (?:values|kubectl)[^\n]*\n(.+?)```", text, re.S)
+    ]
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own["spec"]), encoding="utf-8")
+    done = subprocess.run(
+        ["promtool", "check", "rules", tmp_path / "own.yaml"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    replaced = [rule["alert"] for group in own["spec"]["groups"] for rule in group["rules"]]
+    assert replaced == values["monitoring"]["prometheusRule"]["disabled"]
+    assert set(replaced) <= {rule["alert"] for rule in alerts()}
 
 
 # --- What the pages tell to type ---------------------------------------------------------------------------------
@@ -174,6 +191,15 @@ def test_the_data_source_is_a_variable() -> None:
             used += [panel["datasource"], *(target["datasource"] for target in panel["targets"])]
             assert all("$namespace" in target["expr"] for target in panel["targets"]), panel["title"]
     assert all(source == {"type": "prometheus", "uid": "${datasource}"} for source in used)
+
+
+def test_what_is_told_by_worker_names_the_node_and_where_there_is_none_the_instance() -> None:
+    by_worker = [target for panel in panels() for target in panel.get("targets", ()) if "by (node" in target["expr"]]
+    assert len(by_worker) >= 4
+    for target in by_worker:
+        assert "by (node, instance" in target["expr"]
+        assert target["legendFormat"].startswith("{{node}} {{instance}}")
+    assert not [target for panel in panels() for target in panel.get("targets", ()) if "by (instance" in target["expr"]]
 
 
 @pytest.mark.parametrize("question", ["healthy", "wait", "slow", "full"])

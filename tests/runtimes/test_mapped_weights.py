@@ -213,6 +213,16 @@ def test_a_network_may_load_its_weights_in_its_own_way(make: Make, tmp_path: Pat
     assert np.array_equal(segmented(spec, VOXELS)[0], VOXELS > 0)
 
 
+@pytest.mark.parametrize("make", [state_dict, bundle])
+def test_weights_that_a_network_also_knows_otherwise_are_its_weights(make: Make, tmp_path: Path) -> None:
+    # Given a network that uses them from a list, of which torch knows nothing
+    source = SOURCE.replace(
+        "        self.writes = writes", "        self.writes = writes\n        self.listed = [self.weights]"
+    ).replace("self.weights.mean()", "self.listed[0].mean()")
+    # Then they are those of the file
+    assert np.array_equal(segmented(make(tmp_path, source=source), VOXELS)[0], VOXELS > 0)
+
+
 def test_weights_with_two_names_of_which_the_file_has_one(tmp_path: Path) -> None:
     # Given a bundle whose network uses its weights by a name that the file does not have
     loader = {

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from monai.inferers.inferer import SliceInferer
 
 from services.core.errors import ModelFailed
 from services.core.model_spec import ModelSpec
+from services.worker.runtimes.monai_bundle_inferer import counted
 from tests.runtimes.artifacts_monai_bundle import (
     ABOVE_HALF,
     CHANNEL_FIRST,
@@ -176,3 +179,15 @@ def test_a_bundle_without_room_says_what_to_do(case: str, tmp_path: Path) -> Non
     with pytest.raises(ModelFailed, match=sentence):
         segmented(spec, VOXELS, model=model)
     assert len(calls()) == runs
+
+
+def test_an_inferer_of_slices_is_counted_as_one_call() -> None:
+    reported: list[float] = []
+    inferer, network, image = (
+        SliceInferer(spatial_dim=2, roi_size=(8, 8)),
+        torch.nn.Identity(),
+        torch.zeros(1, 1, 8, 8, 4),
+    )
+    with counted(network, inferer, image, reported.append):
+        inferer(image, network)
+    assert reported[-1] == 1.0

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 from services.core.errors import ModelFailed
 from services.core.model_spec import ModelSpec
+from services.worker.engine.devices import is_out_of_memory
 from tests.runtimes import artifacts, artifacts_onnx, artifacts_tensorflow
 from tests.runtimes.running import Heard, segmented
 
@@ -106,3 +107,21 @@ def test_a_second_run_is_done_patch_by_patch(make: Callable[[Path, int], ModelSp
 def test_a_model_without_room_for_one_patch_says_so(make: Callable[[Path, int], ModelSpec], tmp_path: Path) -> None:
     with pytest.raises(ModelFailed, match="needs more memory than its device has, even one patch at a time"):
         segmented(make(tmp_path, 0), np.zeros((8, 8, 8), np.int16))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA out of memory. Tried to allocate 20.00 GiB",
+        "CUDA error: out of memory",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory",
+    ],
+)
+def test_what_torch_and_the_libraries_below_it_say(said: str) -> None:
+    assert is_out_of_memory(RuntimeError(said))
+
+
+def test_other_errors_are_none_of_memory() -> None:
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"))

@@ -58,7 +58,7 @@ def test_the_cpu_that_was_asked_for_needs_no_word(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("gpu")
-@pytest.mark.parametrize("visible", ["", "-1"])
+@pytest.mark.parametrize("visible", ["", "-1", "none", "NoDevFiles"])
 def test_neither_does_a_gpu_that_is_hidden_from_a_pool_of_cpus(
     visible: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,14 +43,30 @@ def main() -> int:
     parser.add_argument("--token-file", type=Path, help="file with a token of the scope «segment»")
     parser.add_argument("--limit-seconds", type=float, default=600.0)
     arguments = parser.parse_args()
-    token = arguments.token_file.read_text(encoding="ascii").strip() if arguments.token_file else None
     try:
+        token = read_token(arguments.token_file) if arguments.token_file else None
         told = segment_phantom(Service(arguments.server, token), arguments.model, arguments.limit_seconds)
     except (Refused, SegIntError) as error:
         print(error, file=sys.stderr)
         return 1
     print(told)
     return 0
+
+
+def read_token(path: Path) -> str:
+    """The token in the file that the Secret became.
+
+    Raises:
+        Refused: there is none.
+    """
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except FileNotFoundError as error:
+        raise Refused(
+            f"The Secret that test.tokenSecret names is not there, or has no key «{path.name}» (test.tokenKey). Make a "
+            "token in a pod of the API (segint token create helm-test --scope segment), and the Secret of it "
+            f"(kubectl create secret generic NAME --from-literal={path.name}=TOKEN)."
+        ) from error
 
 
 class Service:

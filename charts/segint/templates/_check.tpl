@@ -4,7 +4,7 @@
 {{- fail (printf "The release's name has %d characters, but at most 40 are allowed, because Kubernetes cuts longer names of pods and Jobs; choose a shorter one." (len .Release.Name)) }}
 {{- end }}
 {{- if not .Values.secrets.existingSecret }}
-{{- fail "secrets.existingSecret is empty, but a Secret with the database's and Redis' addresses is needed. Make one: kubectl create secret generic segint --from-literal=SEGINT_DATABASE_URL=postgresql://… --from-literal=SEGINT_REDIS_URL=redis://… --from-literal=SEGINT_SESSION_SECRET=$(openssl rand -hex 32), and name it here." }}
+{{- fail "secrets.existingSecret is empty, but a Secret with the database's and Redis' addresses is needed. Make one: kubectl create secret generic segint --from-literal=SEGINT_DATABASE_URL=postgresql://… --from-literal=SEGINT_MIGRATION_DATABASE_URL=postgresql://… --from-literal=SEGINT_REDIS_URL=redis://… --from-literal=SEGINT_SESSION_SECRET=$(openssl rand -hex 32), and name it here." }}
 {{- end }}
 {{- include "segint.checkSettings" . }}
 {{- include "segint.checkApi" . }}
@@ -90,6 +90,9 @@
 {{- if hasPrefix "SEGINT_" $name }}
 {{- fail (printf "%s.extraEnv has %s, but no name there may begin with SEGINT_; use the key of settings instead." $.key $name) }}
 {{- end }}
+{{- end }}
+{{- if hasKey .on.podAnnotations "checksum/settings" }}
+{{- fail (printf "%s.podAnnotations has checksum/settings, which is the chart's; use another annotation." .key) }}
 {{- end }}
 {{- range $name, $_ := .on.podLabels }}
 {{- if has $name (list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component") }}

@@ -4,7 +4,7 @@ namespace have none in common; the schema keeps pools from being called as anoth
 */}}
 {{- define "segint.selector" -}}
 app.kubernetes.io/name: {{ .root.Chart.Name }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
@@ -15,15 +15,12 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | quote }}
 {{- end }}
 
-{{/* metadata of (root, component, and annotations where it has some) */}}
+{{/* metadata of (root, component, and where it has some: annotations, and labels, which go before the chart's own) */}}
 {{- define "segint.metadata" -}}
 name: {{ .root.Release.Name }}-{{ .component }}
 namespace: {{ .root.Release.Namespace }}
 labels:
-  {{- include "segint.labels" . | nindent 2 }}
-  {{- range $name, $value := .labels }}
-  {{ $name }}: {{ $value | quote }}
-  {{- end }}
+  {{- mergeOverwrite (include "segint.labels" . | fromYaml) (deepCopy (.labels | default dict)) | toYaml | nindent 2 }}
 {{- with .annotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -41,7 +38,7 @@ annotations:
 {{- define "segint.workerSelector" -}}
 matchLabels:
   app.kubernetes.io/name: {{ .Chart.Name }}
-  app.kubernetes.io/instance: {{ .Release.Name }}
+  app.kubernetes.io/instance: {{ .Release.Name | quote }}
 matchExpressions:
   - {key: app.kubernetes.io/component, operator: In, values: {{ include "segint.workerComponents" . }}}
 {{- end }}

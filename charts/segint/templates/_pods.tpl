@@ -77,6 +77,16 @@ priorityClassName: {{ . }}
     - {name: tmp, mountPath: /tmp}
 {{- end }}
 
+{{/* How long a pod may wait for the schema: as long as the migration may take, and as long as it waits at one time. */}}
+{{- define "segint.schemaSeconds" -}}
+{{ max (int64 .Values.migrations.activeDeadlineSeconds) (int64 .Values.migrations.waitLimitSeconds) }}
+{{- end }}
+
+{{/* How long a pod of the API may take until it is ready: it waits for the schema, then has its start-up probe's 120 s. */}}
+{{- define "segint.apiDeadlineSeconds" -}}
+{{ add (include "segint.schemaSeconds" . | int64) 120 300 }}
+{{- end }}
+
 {{- define "segint.claimName" -}}
 {{ .Values.volume.existingClaim | default (printf "%s-volume" .Release.Name) }}
 {{- end }}

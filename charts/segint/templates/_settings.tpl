@@ -89,6 +89,11 @@ grace period another 30 s.
 {{ include "segint.secretVariable" (dict "root" . "name" "SEGINT_DATABASE_URL" "key" .Values.secrets.keys.databaseUrl) }}
 {{- end }}
 
+{{/* Who owns the evaluation PostgreSQL's tables. The migrations make the role of databaseUrl. */}}
+{{- define "segint.evaluationOwner" -}}
+segint_owner
+{{- end }}
+
 {{- define "segint.redisVariable" -}}
 {{ include "segint.secretVariable" (dict "root" . "name" "SEGINT_REDIS_URL" "key" .Values.secrets.keys.redisUrl) }}
 {{- end }}

@@ -21,9 +21,17 @@ class Changes:
         self._database = database
 
     async def make(
-        self, request: Request, action: str, subject: str, work: Callable[[Session], T], details: Details | None = None
+        self,
+        request: Request,
+        action: str,
+        subject: str,
+        work: Callable[[Session], T],
+        details: Details | Callable[[T], Details] | None = None,
     ) -> T:
         """What `work` gives; the change and its audit entry stand or fall together.
+
+        Args:
+            details: what the entry tells besides, or what makes that of what `work` gives.
 
         Raises: what `work` raises, and DatabaseUnavailable.
         """
@@ -32,7 +40,8 @@ class Changes:
         def in_one_transaction(session: Session) -> T:
             result = work(session)
             session.flush()
-            audit.record(session, actor=actor, action=action, subject=subject, details=details)
+            told = details(result) if callable(details) else details
+            audit.record(session, actor=actor, action=action, subject=subject, details=told)
             return result
 
         return await to_thread.run_sync(self._database.run, in_one_transaction)

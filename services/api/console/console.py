@@ -20,18 +20,14 @@ from services.api.console.login import Login
 from services.api.console.models_page import ModelsPage
 from services.api.console.new_model_page import NewModelPage
 from services.api.console.overview_page import OverviewPage
+from services.api.console.password_page import PasswordPage
 from services.api.console.secrets import BrowserSecrets
 from services.api.console.sessions import Sessions
 from services.api.console.tables.accounts import AccountTable, AuditTable
-from services.api.console.tables.catalogue import (
-    BodyPartTable,
-    FamilyTable,
-    InputChannelTable,
-    StructureTable,
-    VersionTable,
-)
+from services.api.console.tables.catalogue import BodyPartTable, FamilyTable, InputChannelTable, VersionTable
 from services.api.console.tables.jobs import JobTable
 from services.api.console.tables.reports import FeedbackTable, StructureCommentTable, TelemetryTable
+from services.api.console.tables.structures import StructureTable
 from services.api.console.tables.tokens import TokenTable
 from services.api.console.viewer.viewer import Viewer
 from services.api.console.viewing import Viewing
@@ -130,6 +126,7 @@ class Console:
                 ],
             )
         )
+        self._admin.add_view(PasswordPage(self._logins, sessions, proxies))
 
     def mount_to(self, app: Starlette) -> None:
         """Serve it below /admin."""

@@ -76,7 +76,12 @@ class JobsPage(Page):
         """What the list shows."""
         account_of(request)
         listed = await self._database.read(listed_jobs)
-        return {"jobs": [_line(request, job) for job in listed]}
+        return {
+            "jobs": [_line(request, job) for job in listed.jobs],
+            "running": listed.running,
+            "queued": listed.queued,
+            "more_queued": listed.more_queued,
+        }
 
     @route("/{id:uuid}", methods=["GET"], name="job")
     async def one(self, request: Request) -> Response:

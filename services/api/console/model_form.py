@@ -81,6 +81,18 @@ def read_draft(fields: Mapping[str, Any], stored: ModelFamily | None, earlier: M
     return Draft(family, version, attachment)
 
 
+def channel_of(row: Mapping[str, Any], name: str, channels: Sequence[str], what: str) -> str:
+    """The input channel on whose grid a structure's mask lies; the family's first where the field is empty.
+
+    Raises:
+        InvalidModel: the family has `channels`, and none of them is it.
+    """
+    channel = text_of(row, name, f"{what}: the input channel")
+    if channel and channels and channel not in channels:
+        raise InvalidModel(f"{what}: the family has no input channel «{channel}»; it has {', '.join(channels)}.")
+    return channel or (channels[0] if channels else "")
+
+
 def _family(fields: Mapping[str, Any]) -> ModelFamily:
     name = text_of(fields, "family", "The family's name", required=True)
     return ModelFamily(
@@ -102,14 +114,11 @@ def _family(fields: Mapping[str, Any]) -> ModelFamily:
 def _structure(number: int, row: Any, channels: Sequence[str], types: Collection[int]) -> Structure:
     what = f"Structure {number}"
     row = row_of(row, what)
-    channel = text_of(row, "channel", f"{what}: the input channel")
-    if channel and channels and channel not in channels:
-        raise InvalidModel(f"{what}: the family has no input channel «{channel}»; it has {', '.join(channels)}.")
     return Structure(
         name=text_of(row, "name", f"{what}: the name", required=True),
         structure_id=text_of(row, "structure_id", f"{what}: the identifier") or str(number),
         color=color_of(text_of(row, "color", f"{what}: the colour")),
         structure_type=choice_of(row, "type", f"{what}: the type", types),
         fma_code=number_of(row, "fma_code", f"{what}: the FMA code", UINT32),
-        input_channel_id=channel or (channels[0] if channels else ""),
+        input_channel_id=channel_of(row, "channel", channels, what),
     )

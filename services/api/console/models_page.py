@@ -13,9 +13,11 @@ from starlette_admin.routing import route
 from services.api.console.changes import Changes
 from services.api.console.family_form import channel_in_words, patients_in_words
 from services.api.console.fields import json_fields, text_field
-from services.api.console.page import Page, as_json, require
+from services.api.console.page import Page, account_of, as_json, require
 from services.api.doorbell import Ringer
 from services.core.accounts import Permission
+from services.core.attachment_details import attachment_details
+from services.core.audit import Details
 from services.core.db import drafts, family_views, model_checks
 from services.core.db.family_views import FamilyView
 from services.core.db.session import AsyncDatabase, Session
@@ -114,8 +116,8 @@ class ModelsPage(Page):
         model_id, unchecked = text_field(fields, "model_id"), fields.get("unchecked") is True
         seen = text_field(fields, "seen") or None
 
-        def work(session: Session) -> None:
-            view = drafts.version_view(session, model_id)
+        def work(session: Session) -> drafts.VersionView:
+            view = drafts.version_view(session, model_id, lock=True)
             check = model_checks.newest(session, model_id)
             missing = todos(view.entry, view.artifact, check, proven=view.has_jobs)
             if missing and not (unchecked and missing[0].startswith(("Try it", "The dry run failed"))):
@@ -123,14 +125,14 @@ class ModelsPage(Page):
             if not missing and not (_passed(view, check) or unchecked or view.entry.enabled or view.has_jobs):
                 raise InvalidModel(f"The dry run of «{model_id}» is not over yet; wait for it.")
             drafts.set_published(session, model_id, True, seen)
+            return view
 
-        view = await self._database.run(drafts.version_view, model_id)
-        details = {
-            "unchecked": "yes" if unchecked else "no",
-            "model_sha256": "" if view.artifact is None else view.artifact.sha256,
-            "module_sha256": "" if view.module is None else view.module.sha256,
-        }
-        await self._changes.make(request, "model.published", f"model:{model_id}", work, details)
+        def details(view: drafts.VersionView) -> Details:
+            attachment = view.entry.attachment
+            ran = {} if attachment is None else attachment_details(attachment)
+            return {"unchecked": "yes" if unchecked else "no", **ran}
+
+        view = await self._changes.make(request, "model.published", f"model:{model_id}", work, details)
         await to_thread.run_sync(self._library.publish, view.entry.family_name)
         return {"model_id": model_id, "url": str(request.url_for("admin:family", id=view.family_id))}
 
@@ -147,6 +149,17 @@ class ModelsPage(Page):
             lambda session: drafts.set_published(session, model_id, False),
         )
         await to_thread.run_sync(self._library.publish, entry.family_name)
+        return {"model_id": model_id}
+
+    @route("/delete", methods=["POST"], name="model-delete")
+    @as_json
+    async def delete(self, request: Request) -> dict[str, Any]:
+        """Delete a draft that nobody has used, with its files."""
+        require(request, Permission.MODELS)
+        fields = await json_fields(request)
+        model_id, seen = text_field(fields, "model_id"), text_field(fields, "seen")
+        actor = account_of(request).actor
+        await to_thread.run_sync(lambda: self._library.delete_version(model_id, actor=actor, seen=seen))
         return {"model_id": model_id}
 
     @route("/check", methods=["POST"], name="model-check")

@@ -20,6 +20,8 @@ from services.api.console.page import Page, as_json, require
 from services.api.mount import Mount
 from services.api.uploads import UploadLimits, announced_bytes, stream_to_file
 from services.core.accounts import Permission
+from services.core.attachment_details import attachment_details
+from services.core.audit import Details
 from services.core.blobs import Blobs
 from services.core.catalogue import RuntimeName, StoredFile
 from services.core.db import catalogue as catalogue_rows
@@ -98,31 +100,39 @@ class NewModelPage(Page):
             earlier = (await self._database.run(drafts.version_view, text_field(fields, "model_id"))).entry.version
         draft = read_draft(fields, stored, earlier)
         model_id = draft.version.model_id
-        await self._changes.make(
-            request,
-            "model.drafted",
-            f"model:{model_id}",
-            lambda session: drafts.save_draft(session, draft.family, draft.version, draft.attachment, seen),
-            {"family": draft.family.canonical_name, "runtime": draft.attachment.runtime},
-        )
-        view = await self._database.run(drafts.version_view, model_id)
+
+        def work(session: Session) -> drafts.VersionView:
+            drafts.save_draft(session, draft.family, draft.version, draft.attachment, seen)
+            return drafts.version_view(session, model_id)
+
+        def details(view: drafts.VersionView) -> Details:
+            attachment = view.entry.attachment or draft.attachment
+            return {"family": view.entry.family_name, **attachment_details(attachment)}
+
+        view = await self._changes.make(request, "model.drafted", f"model:{model_id}", work, details)
         return {"model_id": model_id, "family_id": view.family_id, "seen": view.seen}
 
     @route("/file", methods=["POST"], name="model-file")
     @as_json
     async def file(self, request: Request) -> dict[str, Any]:
-        """Take the body as the draft's model file or module, straight to the volume."""
+        """Take the body as the draft's model file or module, straight to the volume.
+
+        The answer's `seen` is of this very change, as a draft's is: whoever saves next names it, and what somebody else
+        saved in between is not taken for theirs.
+        """
         require(request, Permission.MODELS)
         model_id, kind = request.query_params.get("model_id", ""), request.query_params.get("kind", "")
         if kind not in {"artifact", "module"}:
             raise InvalidModel("The upload is neither a model file nor a module; load the page again.")
         label = label_of(request.query_params.get("name", ""))
+        seen = request.query_params.get("seen") or None
         announced = announced_bytes(request, self._limits.most_bytes)
         await self._mount.require()
         await to_thread.run_sync(self._require_room, announced or 0)
         view = await self._database.run(drafts.version_view, model_id)
         if view.has_jobs or view.entry.runnable:
             raise ModelUnavailable(f"«{model_id}» is no draft; make a new version of it and upload the file there.")
+        await self._database.run(drafts.require_unchanged, model_id, seen)  # before all of a large file is read
         pending = await to_thread.run_sync(self._blobs.new_model_file)
         await to_thread.run_sync(pending.__enter__)
         try:
@@ -130,32 +140,33 @@ class NewModelPage(Page):
             await to_thread.run_sync(check_module if kind == "module" else check_beginning, pending.partial, label)
             await to_thread.run_sync(pending.commit)
             stored = StoredFile(pending.target.name, pending.sha256, pending.size_bytes, label)
-            await self._keep(request, model_id, kind, stored)
+            now_seen = await self._keep(request, model_id, kind, stored, seen)
         finally:
             with anyio.CancelScope(shield=True):
                 await to_thread.run_sync(pending.__exit__, None, None, None)
-        return {"name": label, "bytes": stored.size_bytes, "sha256": stored.sha256}
+        return {"name": label, "bytes": stored.size_bytes, "sha256": stored.sha256, "seen": now_seen}
 
-    async def _keep(self, request: Request, model_id: str, kind: str, stored: StoredFile) -> None:
-        def work(session: Session) -> list[str]:
-            drafts.set_file(session, model_id, kind, stored)
-            return catalogue_rows.unreferenced_files(session)
+    async def _keep(self, request: Request, model_id: str, kind: str, stored: StoredFile, seen: str | None) -> str:
+        def work(session: Session) -> tuple[str, list[str]]:
+            now_seen = drafts.set_file(session, model_id, kind, stored, seen)
+            return now_seen, catalogue_rows.unreferenced_files(session)
 
         details: dict[str, str | int] = {"sha256": stored.sha256, "bytes": stored.size_bytes, "kind": kind}
         try:
-            old = await self._changes.make(request, "model.file_uploaded", f"model:{model_id}", work, details)
+            now_seen, old = await self._changes.make(request, "model.file_uploaded", f"model:{model_id}", work, details)
         except DatabaseUnavailable:
             # The commit whose reply was lost may have happened, or may yet. If nobody can tell now, the file stays for
             # the janitor to judge: one that no row names is waste, a model without its file is a loss.
             view = await self._database.run(drafts.version_view, model_id)
             if stored not in (view.artifact, view.module):
                 raise
-            return
+            return view.seen
         except Exception:
             await to_thread.run_sync(self._blobs.delete_model_file, stored.name)
             raise
         for name in old:
             await to_thread.run_sync(self._blobs.delete_model_file, name)
+        return now_seen
 
     def _require_room(self, wanted_bytes: int) -> None:
         free = self._blobs.free_bytes()
@@ -179,7 +190,7 @@ def _fields_of(view: drafts.VersionView) -> dict[str, Any]:
             {
                 "name": structure.name,
                 "structure_id": structure.structure_id,
-                "color": None
+                "color": ""
                 if structure.color is None
                 else hex_of([structure.color.red, structure.color.green, structure.color.blue]),
                 "type": structure.structure_type,

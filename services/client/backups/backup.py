@@ -20,7 +20,7 @@ from services.client.backups.faults import BackupFailed, BackupUnusable, NotEmpt
 from services.client.local.data_dir import DataDir
 from services.client.local.postgres import DATABASE, LocalPostgres
 from services.core.blobs import FOLDERS, IDENTITY_FILE, Blobs
-from services.core.db import migrate, volume_identity
+from services.core.db import migrate, roles, volume_identity
 from services.core.db.session import Database
 from services.core.errors import SegIntError
 from services.core.pending_file import PARTIAL_SUFFIX
@@ -104,7 +104,8 @@ def restore_to_servers(archive: Archive, settings: Settings) -> int:
         As `restore_to_data_dir`; DatabaseUnavailable.
     """
     check_version(archive)
-    database = Database(settings.database_url)
+    owner_url = settings.migration_database_url or settings.database_url
+    database = Database(owner_url)
     try:
         if database.run(migrate.current) is not None:
             raise NotEmpty("The database that SEGINT_DATABASE_URL names is not empty; make one that is.")
@@ -112,7 +113,10 @@ def restore_to_servers(archive: Archive, settings: Settings) -> int:
         database.close()
     if any(path.name != LOST_AND_FOUND for path in settings.volume_dir.iterdir()):
         raise NotEmpty(f"{settings.volume_dir} is not empty; mount a volume that is.")
-    return _restore(archive, settings.database_url, settings.volume_dir, local=False)
+    count = _restore(archive, owner_url, settings.volume_dir, local=False)
+    if owner_url != settings.database_url:
+        roles.bind(owner_url, settings.database_url)
+    return count
 
 
 def check_version(archive: Archive) -> None:

@@ -25,11 +25,12 @@ def backup(
     with faults_as_one_line(as_json):
         from services.client.backups.backup import make_backup
         from services.client.local.data_dir import chosen_data_dir
-        from services.client.local.postgres import DATABASE, LocalPostgres
+        from services.client.local.postgres import APPLICATION_ROLE, DATABASE, LocalPostgres
         from services.client.local.settings import local_settings
 
         settings = local_settings(data_dir)
-        local = settings.database_url == LocalPostgres(chosen_data_dir(data_dir).postgres).url(DATABASE)
+        own = LocalPostgres(chosen_data_dir(data_dir).postgres).url(DATABASE, APPLICATION_ROLE)
+        local = settings.database_url == own
         manifest = make_backup(settings, out.absolute(), local=local)
         size_bytes = out.stat().st_size
         if as_json:

@@ -12,12 +12,13 @@ import services
 from services.client.local.address import is_wildcard, url_of
 from services.client.local.data_dir import DataDir, ProcessRecord, ProcessState
 from services.client.local.identity import MARK
-from services.client.local.postgres import DATABASE, LocalPostgres
+from services.client.local.postgres import APPLICATION_ROLE, DATABASE, LocalPostgres
 from services.client.local.redis import LocalRedis
 from services.client.local.settings import FIELDS, settings_from
 from services.client.local.supervisor import Service
 
 SESSION_SECRET = "SEGINT_SESSION_SECRET"  # noqa: S105 # a variable's name
+OWNER_URL = "SEGINT_MIGRATION_DATABASE_URL"
 API_DRAIN_SECONDS = 30
 """How long open requests may take to end once the API was told to stop."""
 STOP_MARGIN_SECONDS = 10
@@ -67,11 +68,13 @@ def plan(data_dir: DataDir, host: str, port: int) -> Deployment:
     own: list[LocalPostgres | LocalRedis] = []
     external: dict[str, ProcessRecord] = {}
     prepare_arguments: list[str] = []
+    owner_url = os.environ.get(OWNER_URL, "")
     if "SEGINT_DATABASE_URL" in places:
         external["postgres"] = ProcessRecord(ProcessState.EXTERNAL)
     else:
         postgres = LocalPostgres(data_dir.postgres)
-        places["SEGINT_DATABASE_URL"] = postgres.url(DATABASE)
+        places["SEGINT_DATABASE_URL"] = postgres.url(DATABASE, APPLICATION_ROLE)
+        owner_url = postgres.url(DATABASE)
         prepare_arguments.append(str(data_dir.postgres))
         own.append(postgres)
         servers.append(_postgres(data_dir, postgres))
@@ -86,6 +89,7 @@ def plan(data_dir: DataDir, host: str, port: int) -> Deployment:
     for server in own:
         server.prepare()
     environment = {**OWN_MACHINE, **python_environment(), **places, MARK: str(data_dir.root)}
+    environment.pop(OWNER_URL, None)  # API and worker have no use for it
     # For the API alone, and in no file that others read.
     console = {} if environment.get(SESSION_SECRET) else {SESSION_SECRET: data_dir.session_secret()}
     return Deployment(
@@ -93,7 +97,7 @@ def plan(data_dir: DataDir, host: str, port: int) -> Deployment:
         environment=places,
         stages=[
             servers,
-            [_prepare(data_dir, prepare_arguments, environment)],
+            [_prepare(data_dir, prepare_arguments, {**environment, OWNER_URL: owner_url})],
             [_api(data_dir, host, port, {**environment, **console}), _worker(data_dir, drain_seconds, environment)],
         ],
         external=external,

@@ -24,6 +24,9 @@ from services.client.local.postgres_wheel import (
 from services.client.local.sockets import make_private, remove_if_made, socket_folder
 
 SUPERUSER = "postgres"
+"""It migrates, and owns what it makes."""
+APPLICATION_ROLE = "segint"
+"""API, worker and commands come as this one; `services.core.db.roles` says what it may do."""
 DATABASE = "segint"
 """The one database of a deployment."""
 PORT = 5432
@@ -38,7 +41,7 @@ INHERITED_ENVIRONMENT = ("PATH", "TMPDIR", "TZ", "LD_LIBRARY_PATH")
 class LocalPostgres:
     """One PostgreSQL server below `data_dir`. As a context manager it starts the server and stops it again.
 
-    Whoever can reach the socket is superuser: its folder, mode 0700, is what guards it.
+    Whoever can reach the socket may come as any role: its folder, mode 0700, is what guards it.
 
     Args:
         data_dir: a folder of its own; the cluster is `pgdata` inside it.
@@ -62,9 +65,9 @@ class LocalPostgres:
     def socket_path(self) -> Path:
         return self._sockets / SOCKET_NAME
 
-    def url(self, database: str) -> str:
+    def url(self, database: str, role: str = SUPERUSER) -> str:
         """For psycopg and SQLAlchemy."""
-        return f"postgresql://{SUPERUSER}@/{quote(database)}?host={quote(str(self._sockets), safe='')}&port={PORT}"
+        return f"postgresql://{role}@/{quote(database)}?host={quote(str(self._sockets), safe='')}&port={PORT}"
 
     def prepare(self) -> None:
         """Create the cluster if it is not there yet, and forget a lock file that names a stranger.

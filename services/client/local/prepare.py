@@ -1,4 +1,4 @@
-"""Run once each time a deployment starts, after PostgreSQL: database, schema, sample catalogue.
+"""Run once each time a deployment starts, after PostgreSQL: database, schema, roles, sample catalogue.
 
 A process of its own (`python -m services.client.local.prepare`), so that the supervisor stays small and can stop it.
 What it needs to know comes from the environment; the one argument, if given, is the folder of the local PostgreSQL.
@@ -10,7 +10,7 @@ from pathlib import Path
 from services.client.local.postgres import DATABASE, LocalPostgres
 from services.client.local.sample import ensure_sample
 from services.client.terminal import talk
-from services.core.db import migrate
+from services.core.db import migrate, roles
 from services.core.errors import SegIntError
 from services.core.settings import read_settings
 
@@ -21,7 +21,9 @@ def main(arguments: list[str]) -> int:
         settings = read_settings()
         if arguments:
             LocalPostgres(Path(arguments[0])).create_database(DATABASE)
-        migrate.upgrade(settings.database_url)
+        owner_url = settings.migration_database_url or settings.database_url
+        migrate.upgrade(owner_url)
+        roles.bind(owner_url, settings.database_url)
         for model_id in ensure_sample(settings):
             talk().print(f"sample model added: {model_id}", markup=False)
     except SegIntError as error:

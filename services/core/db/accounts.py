@@ -1,6 +1,6 @@
 """Accounts in PostgreSQL: made, changed, and logged in to. Each change is in the audit, in the same transaction."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -10,7 +10,7 @@ from services.core.accounts import Account, Role, account_name, check_password, 
 from services.core.db import audit, login_throttle
 from services.core.db.locks import lock_name
 from services.core.db.tables import AccountRow as Row
-from services.core.errors import InvalidAccount, LoginRefused
+from services.core.errors import InvalidAccount, LoginRefused, LoginThrottled
 
 REFUSED = "The name and the password do not fit an account that may log in; try again, or ask an administrator."
 
@@ -52,14 +52,49 @@ def change_password(session: Session, account_id: int, *, password: str, actor: 
     return _value(row)
 
 
-def set_roles(session: Session, account_id: int, *, roles: Iterable[str | Role], actor: str) -> Account:
-    """Give the account these roles and no others, which ends its sessions if that is a change.
+def change_own_password(session: Session, account: Account, *, current: str, password: str, address: str) -> Account:
+    """`change_password` by the account's owner, who shows with the `current` one that it is they.
+
+    Checked, counted and throttled as `log_in` is: whoever finds a session open may not guess either. Run it in a
+    thread; as there, the transaction of the caller ends with a refusal.
 
     Raises:
-        InvalidAccount: none is given, one does not exist, or there is no such account.
+        InvalidAccount: the new password cannot be taken.
+        LoginRefused: the current one is another, or the account is disabled or gone.
+        LoginThrottled: too many failures by this account or from this address; the password was not looked at.
+    """
+    check_password(account.name, password)
+    refusal, words = "account.password_refused", "The current password is another one; type it again."
+    row = _row_of_password(session, account.name, current, address, refusal=refusal, words=words)
+    if passwords.fits(row.password_hash, password):
+        raise InvalidAccount("The new password is the current one; choose another.")
+    return change_password(session, row.id, password=password, actor=account.actor)
+
+
+def set_roles(
+    session: Session,
+    account_id: int,
+    *,
+    roles: Iterable[str | Role],
+    actor: str,
+    shown: Collection[str] | None = None,
+) -> Account:
+    """Give the account these roles and no others, which ends its sessions if that is a change.
+
+    Args:
+        shown: the roles that `actor` saw when they decided, of which somebody else may have made others meanwhile;
+            None where they saw none.
+
+    Raises:
+        InvalidAccount: none is given, one does not exist, there is no such account, or it has others than were `shown`.
     """
     stored = _stored(checked_roles([str(role) for role in roles]))
     row = _locked_row(session, account_id)
+    if shown is not None and set(shown) != set(row.roles):
+        raise InvalidAccount(
+            f"Somebody else changed the roles of {row.name} meanwhile, to {', '.join(row.roles)}. Nothing was saved: "
+            "load the page again, and repeat your change."
+        )
     if row.roles != stored:
         before, row.roles = row.roles, stored
         row.session_epoch += 1
@@ -121,21 +156,7 @@ def log_in(session: Session, name: str, password: str, address: str) -> Account:
         LoginRefused: no such account, another password, or disabled.
         LoginThrottled: too many failures by this account or from this address; the password was not looked at.
     """
-    name = name.strip().lower()
-    login_throttle.enter(session, name, address)
-    row = session.scalar(select(Row).where(Row.name == name)) if "\x00" not in name else None
-    right = passwords.fits(passwords.NOBODYS_HASH if row is None else row.password_hash, password)
-    if row is None or not row.enabled or not right:
-        login_throttle.failed(session, name, address)
-        # A name that is no account's is not kept: it may be a password in the wrong field.
-        why = "unknown account" if row is None else "wrong password" if not right else "disabled"
-        subject = "account:?" if row is None else f"account:{row.name}"
-        audit.record(
-            session, actor=f"network:{address}", action="login.refused", subject=subject, details={"reason": why}
-        )
-        session.commit()
-        raise LoginRefused(REFUSED)
-    login_throttle.succeeded(session, name)
+    row = _row_of_password(session, name, password, address, refusal="login.refused", words=REFUSED)
     row.last_login_at = func.now()
     if passwords.is_outdated(row.password_hash):
         row.password_hash = passwords.hashed(password)
@@ -145,6 +166,34 @@ def log_in(session: Session, name: str, password: str, address: str) -> Account:
         session, actor=account.actor, action="login.succeeded", subject=account.actor, details={"address": address}
     )
     return account
+
+
+def _row_of_password(session: Session, name: str, password: str, address: str, *, refusal: str, words: str) -> Row:
+    """The enabled account of that name and password; a `refusal` is audited as such, and told in `words`."""
+    name = name.strip().lower()
+    wait = login_throttle.enter(session, name, address)
+    row = session.scalar(select(Row).where(Row.name == name)) if "\x00" not in name else None
+    # A name that is no account's is not kept: it may be a password in the wrong field.
+    subject = "account:?" if row is None else f"account:{row.name}"
+
+    def refused(why: str) -> None:
+        audit.record(session, actor=f"network:{address}", action=refusal, subject=subject, details={"reason": why})
+        session.commit()
+
+    if wait is not None:
+        if wait.first:
+            refused("throttled")
+        raise LoginThrottled(
+            f"Too many attempts to log in failed; wait {wait.seconds} seconds and try again.",
+            retry_after_seconds=wait.seconds,
+        )
+    right = passwords.fits(passwords.NOBODYS_HASH if row is None else row.password_hash, password)
+    if row is None or not row.enabled or not right:
+        login_throttle.failed(session, name, address)
+        refused("unknown account" if row is None else "wrong password" if not right else "disabled")
+        raise LoginRefused(words)
+    login_throttle.succeeded(session, name)
+    return row
 
 
 def _set_enabled(session: Session, account_id: int, *, enabled: bool, actor: str) -> Account:

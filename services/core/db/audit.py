@@ -17,7 +17,7 @@ from services.core.audit import (
 from services.core.db.storable_text import storable
 from services.core.db.tables import AuditEntryRow as Row
 
-AUDIT_LOCK = 0x5E61_0003
+AUDIT_LOCK = 0x5E61_0004
 """Any constant that no other advisory lock of SegInt uses."""
 
 BATCH = 1000

@@ -86,16 +86,19 @@ def delete_version(session: Session, model_id: str) -> CatalogueEntry:
         ModelUnavailable: there is no such version.
         CatalogueConflict: it has jobs, which refer to it, or clients may use it now.
     """
+    # First, so that nobody submits to it, publishes it or gives it another file meanwhile.
+    session.execute(select(ModelVersionRow.id).where(ModelVersionRow.model_id == model_id).with_for_update())
     row = _version_row(session, model_id)
-    session.refresh(row, with_for_update={"of": ModelVersionRow})  # nobody submits to it or publishes it meanwhile
     entry = entry_value(row)
     if session.scalar(select(exists().where(SegmentationJobRow.model_id == model_id))):
         raise CatalogueConflict(
-            f"«{model_id}» has jobs, which refer to it, so it stays; `segint models disable` hides it from clients."
+            f"«{model_id}» has jobs, which refer to it, so it stays; disable it, on the console's page Models or by "
+            "`segint models disable`, to hide it from clients."
         )
     if entry.runnable:
         raise CatalogueConflict(
-            f"«{model_id}» is published, and clients may use it now; `segint models disable` comes first."
+            f"«{model_id}» is published, and clients may use it now; disable it first, on the console's page Models or "
+            "by `segint models disable`."
         )
     session.delete(row)
     session.flush()

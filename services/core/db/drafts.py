@@ -29,10 +29,10 @@ class VersionView:
 
 def save_draft(
     session: Session, family: ModelFamily, version: ModelVersion, attachment: Attachment, seen: str | None
-) -> None:
+) -> str:
     """Store `version` in `family`, disabled, with what `attachment` says but its files, which come later.
 
-    A family that is stored already is left as it is, but for the version.
+    Gives what its next change names as `seen`. A family that is stored already is left as it is, but for the version.
 
     Args:
         seen: None for a new version, else what `version_view` gave of the one that is changed.
@@ -69,6 +69,7 @@ def save_draft(
     row.options = dict(attachment.options)
     row.time_limit_seconds = attachment.time_limit_seconds
     session.flush()
+    return _seen(session, row)
 
 
 def copy_version(session: Session, model_id: str, new_id: str, *, next_minor: bool) -> None:
@@ -99,17 +100,32 @@ def copy_version(session: Session, model_id: str, new_id: str, *, next_minor: bo
     session.flush()
 
 
-def set_file(session: Session, model_id: str, kind: str, file: StoredFile) -> None:
-    """Make `file` the draft's model file (`artifact`) or `module`.
+def set_file(session: Session, model_id: str, kind: str, file: StoredFile, seen: str | None = None) -> str:
+    """Make `file` the draft's model file (`artifact`) or `module`; gives what the next change names as `seen`.
 
     Raises:
         ModelUnavailable: there is no such version.
-        CatalogueConflict: it has jobs, or is enabled.
+        CatalogueConflict: it has changed since it was `seen`, has jobs, or is enabled.
     """
     row = _row(session, model_id, lock=True)
+    require_unchanged(session, model_id, seen)
     _require_editable(session, row)
     setattr(row, "artifact" if kind == "artifact" else "module", file_row(file))
     session.flush()
+    return _seen(session, row)
+
+
+def require_unchanged(session: Session, model_id: str, seen: str | None, *, lock: bool = False) -> None:
+    """Nothing, where the version is as it was `seen`, or nobody says how they saw it; with `lock`, it stays so until
+    this transaction ends.
+
+    Raises:
+        ModelUnavailable: there is no such version.
+        CatalogueConflict: it has changed.
+    """
+    row = _row(session, model_id, lock=lock)
+    if seen is not None:
+        _require_unchanged(session, row, seen)
 
 
 def set_published(session: Session, model_id: str, enabled: bool, seen: str | None = None) -> CatalogueEntry:
@@ -127,13 +143,13 @@ def set_published(session: Session, model_id: str, enabled: bool, seen: str | No
     return entry_value(row)
 
 
-def version_view(session: Session, model_id: str) -> VersionView:
-    """The version as it is now.
+def version_view(session: Session, model_id: str, *, lock: bool = False) -> VersionView:
+    """The version as it is now; with `lock`, as it is until this transaction ends.
 
     Raises:
         ModelUnavailable: there is none.
     """
-    return view_of(session, _row(session, model_id))
+    return view_of(session, _row(session, model_id, lock=lock))
 
 
 def view_of(session: Session, row: ModelVersionRow) -> VersionView:
@@ -153,10 +169,13 @@ def _file(row: Any) -> StoredFile | None:
 
 
 def _row(session: Session, model_id: str, *, lock: bool = False) -> ModelVersionRow:
-    statement = select(ModelVersionRow).where(ModelVersionRow.model_id == model_id)
-    if lock:
-        statement = statement.with_for_update(of=ModelVersionRow)
-    row = None if "\x00" in model_id else session.scalar(statement)
+    row = None
+    if "\x00" not in model_id:
+        this = ModelVersionRow.model_id == model_id
+        if lock:
+            # Before it is read: a statement that waits for the lock goes on with the files that it found before.
+            session.execute(select(ModelVersionRow.id).where(this).with_for_update())
+        row = session.scalar(select(ModelVersionRow).where(this).execution_options(populate_existing=lock))
     if row is None:
         raise ModelUnavailable(f"There is no model version «{model_id}»; load the page again.")
     return row

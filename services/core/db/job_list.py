@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
-from services.core.db.jobs import as_job
+from services.core.db.jobs import as_job, count_queued
 from services.core.db.tables import SegmentationJobRow as Row
 from services.core.db.waiting import estimate_seconds, typical_run_seconds
-from services.core.jobs import UNFINISHED, Job, JobState
+from services.core.jobs import Job, JobState
 
-MOST_UNFINISHED = 200
+MOST_QUEUED = 200
+"""Running jobs are all listed: there are no more than workers take."""
 MOST_ENDED = 50
 
 
@@ -28,12 +29,27 @@ class ListedJob:
     """Estimate; None where there is no history, and once it has ended."""
 
 
-def listed_jobs(session: Session) -> list[ListedJob]:
+@dataclass(frozen=True, slots=True)
+class JobList:
+    """The list, and how many there are in all of those that it holds in part."""
+
+    jobs: list[ListedJob]
+    running: int
+    queued: int
+    more_queued: int
+    """Of them, those that are not listed: they are claimed after the others."""
+
+
+def listed_jobs(session: Session) -> JobList:
     """Running jobs, then waiting ones in the order in which they are claimed, then those that ended last."""
     now: datetime = session.execute(select(func.now())).scalar_one()
-    unfinished = select(Row).where(Row.state.in_(sorted(state.value for state in UNFINISHED)))
-    # In the order of `claims.claim`.
-    rows = session.scalars(unfinished.order_by(Row.priority.desc(), Row.created_at).limit(MOST_UNFINISHED)).all()
+    # In the order of `claims.claim`. One statement sees one moment, so that a job that is claimed meanwhile is neither
+    # missing nor there twice.
+    order = (Row.priority.desc(), Row.created_at)
+    first = select(Row.id).where(Row.state == JobState.QUEUED.value).order_by(*order).limit(MOST_QUEUED)
+    rows = session.scalars(
+        select(Row).where(or_(Row.state == JobState.RUNNING.value, Row.id.in_(first))).order_by(*order)
+    ).all()
     ended = session.scalars(
         select(Row).where(Row.finished_at.is_not(None)).order_by(Row.finished_at.desc()).limit(MOST_ENDED)
     ).all()
@@ -57,7 +73,9 @@ def listed_jobs(session: Session) -> list[ListedJob]:
         remaining = estimate_seconds(typical, job.model_id, 0.0, before, under_way, workers)
         listed.append(ListedJob(job, _age(job, now), position, remaining))
         before[job.model_id] = before.get(job.model_id, 0) + 1
-    return [*listed, *(ListedJob(job, _age(job, now), None, None) for job in map(as_job, ended))]
+    listed += [ListedJob(job, _age(job, now), None, None) for job in map(as_job, ended)]
+    in_all = max(count_queued(session), len(queued)) if len(queued) == MOST_QUEUED else len(queued)
+    return JobList(listed, running=len(running), queued=in_all, more_queued=in_all - len(queued))
 
 
 def _age(job: Job, now: datetime) -> float:

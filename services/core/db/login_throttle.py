@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 
 from services.core.db.locks import lock_name
 from services.core.db.tables import LoginFailureRow as Row
-from services.core.errors import LoginThrottled
 
 ACCOUNT_FAILURES = 5
 ADDRESS_FAILURES = 20
@@ -34,11 +33,20 @@ class _Counter:
     failures: int
 
 
-def enter(session: Session, name: str, address: str) -> None:
-    """Let one attempt in. Others by the same account or address wait until this transaction ends.
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why an attempt is not let in."""
 
-    Raises:
-        LoginThrottled: too many failed before.
+    seconds: int
+    first: bool
+    """Whether nobody else was told of this very wait before: that much of it is audited, and no more, or whoever keeps
+    on trying would fill the audit."""
+
+
+def enter(session: Session, name: str, address: str) -> Wait | None:
+    """Let one attempt in, with None: others by the same account or address wait until this transaction ends.
+
+    Commit where the wait that it gives is the `first`, or the next one is too.
     """
     now = _now(session)
     # Of the account first: whoever has an address's lock waits for nobody, so no two wait for each other.
@@ -47,10 +55,8 @@ def enter(session: Session, name: str, address: str) -> None:
         blocked_until = session.scalar(select(Row.blocked_until).where(Row.key == counter.key))
         if blocked_until is not None and blocked_until > now:
             seconds = max(1, round((blocked_until - now).total_seconds()))
-            raise LoginThrottled(
-                f"Too many attempts to log in failed; wait {seconds} seconds and try again.",
-                retry_after_seconds=seconds,
-            )
+            return Wait(seconds, _is_first(session, counter, blocked_until, now))
+    return None
 
 
 def failed(session: Session, name: str, address: str) -> None:
@@ -76,6 +82,15 @@ def failed(session: Session, name: str, address: str) -> None:
 def succeeded(session: Session, name: str) -> None:
     """Forget the account's failures. Those from the address stay: one good password does not excuse guessing others."""
     session.execute(delete(Row).where(Row.key == _account_key(name)))
+
+
+def _is_first(session: Session, counter: _Counter, blocked_until: datetime, now: datetime) -> bool:
+    """Whether this wait of the counter was not told of yet; from now on it was."""
+    told = insert(Row).values(key=f"told:{counter.key}", failures=0, forget_at=blocked_until)
+    told = told.on_conflict_do_update(
+        index_elements=[Row.key], set_={"forget_at": blocked_until}, where=Row.forget_at <= now
+    )
+    return session.scalar(told.returning(Row.key)) is not None
 
 
 def _forget(session: Session, now: datetime) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
+from services.core.db.pool_figures import beyond_reach
 from services.core.db.pool_reach import within_reach
 from services.core.db.storable_text import storable
 from services.core.db.tables import ModelCheckRow as Row
@@ -32,9 +33,18 @@ def ask(session: Session, model_id: str, fingerprint: str) -> ModelCheck:
     return _value(row)
 
 
-def claim(session: Session, worker: str, lease_seconds: float, pool: Pool) -> ModelCheck | None:
-    """The oldest dry run of a model of `pool` that waits, or whose worker fell silent; None where there is none."""
+def claim(
+    session: Session, worker: str, lease_seconds: float, pool: Pool, settings_pool: Pool | None = None
+) -> ModelCheck | None:
+    """The oldest dry run of a model of `pool` that waits, or whose worker fell silent; None where there is none.
+
+    Where the worker's settings promise more than `pool`, what it has the libraries for, it also takes what no worker
+    that is there has them for: whoever asked is then told what to install, instead of waiting.
+    """
     now = func.now()
+    takes = within_reach(Row.model_id, pool)
+    if settings_pool is not None and settings_pool != pool:
+        takes = or_(takes, and_(within_reach(Row.model_id, settings_pool), beyond_reach(session, Row.model_id)))
     row = session.scalar(
         select(Row)
         .where(
@@ -42,7 +52,7 @@ def claim(session: Session, worker: str, lease_seconds: float, pool: Pool) -> Mo
                 Row.state == CheckState.QUEUED.value,
                 and_(Row.state == CheckState.RUNNING.value, Row.lease_expires_at < now),
             ),
-            within_reach(Row.model_id, pool),
+            takes,
         )
         .order_by(Row.id)
         .limit(1)
@@ -53,7 +63,7 @@ def claim(session: Session, worker: str, lease_seconds: float, pool: Pool) -> Mo
     if row.attempt >= MOST_ATTEMPTS:
         row.state, row.error_text, row.finished_at = CheckState.FAILED.value, GAVE_UP, now
         session.flush()
-        return claim(session, worker, lease_seconds, pool)
+        return claim(session, worker, lease_seconds, pool, settings_pool)
     row.state, row.worker = CheckState.RUNNING.value, worker
     row.attempt += 1
     row.lease_expires_at = now + timedelta(seconds=lease_seconds)

@@ -65,12 +65,16 @@ class Overview:
     stages: Sequence[Stage]
     failures: Sequence[Failure]
     scores: Sequence[Score]
+    """Of the versions that users scored last, the most recent first."""
+    more_scores: int
+    """Versions that have scores and are not among them."""
     versions: int
     published: int
 
 
 def overview(session: Session) -> Overview:
     """Everything, by statements that only read."""
+    scores, more_scores = _scores(session)
     return Overview(
         states=jobs.count_by_state(session),
         oldest_queued_seconds=jobs.oldest_queued_seconds(session),
@@ -78,7 +82,8 @@ def overview(session: Session) -> Overview:
         hours=_hours(session),
         stages=_stages(session),
         failures=_failures(session),
-        scores=_scores(session),
+        scores=scores,
+        more_scores=more_scores,
         versions=session.scalar(select(func.count()).select_from(ModelVersionRow)) or 0,
         published=session.scalar(
             select(func.count()).where(ModelVersionRow.enabled, ModelVersionRow.runtime.is_not(None))
@@ -134,14 +139,15 @@ def _failures(session: Session) -> list[Failure]:
     return [Failure(words, number) for words, number in rows]
 
 
-def _scores(session: Session) -> list[Score]:
+def _scores(session: Session) -> tuple[list[Score], int]:
     mean, count = func.avg(FeedbackRow.score), func.count(FeedbackRow.score)
     rows = session.execute(
-        select(Row.model_id, mean, count)
+        select(Row.model_id, mean, count, func.count().over())
         .join(FeedbackRow, FeedbackRow.job_id == Row.id)
         .where(FeedbackRow.score.is_not(None))
         .group_by(Row.model_id)
-        .order_by(Row.model_id)
+        .order_by(func.max(FeedbackRow.created_at).desc(), Row.model_id)
         .limit(MOST_MODELS)
-    )
-    return [Score(model_id, float(average), number) for model_id, average, number in rows]
+    ).all()
+    scores = [Score(model_id, float(average), number) for model_id, average, number, _ in rows]
+    return scores, rows[0][3] - len(rows) if rows else 0

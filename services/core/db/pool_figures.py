@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, and_, false, func, not_, or_, select
 from sqlalchemy.dialects.postgresql import distinct_on
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from services.core.db.pool_reach import within_reach
 from services.core.db.tables import ModelVersionRow, SegmentationJobRow
@@ -39,10 +39,24 @@ def pool_figures(session: Session) -> list[PoolFigures]:
     ]
 
 
+def out_of_reach(session: Session) -> dict[str, int]:
+    """By model, queued jobs that do not back off and that no pool could claim of which a worker is there now.
+
+    A pool whose first worker never came is not remembered; the work that it was meant for is seen here.
+    """
+    model_id = SegmentationJobRow.model_id
+    counts = select(model_id, func.count()).where(_ready(), beyond_reach(session, model_id)).group_by(model_id)
+    return dict(session.execute(counts).all())
+
+
+def beyond_reach(session: Session, model_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    """Whether no worker that is there now runs the model that the column `model_id` names."""
+    return not_(or_(false(), *(within_reach(model_id, pool) for pool in _living_pools(session))))
+
+
 def obstacle_to(session: Session, model_id: str) -> str:
     """Why no worker that is there runs the model, and what to do; empty where one does."""
-    newest = select(Row.pool, Row.reach).ext(distinct_on(Row.pool)).where(is_there())
-    pools = [_pool(*row) for row in session.execute(newest.order_by(Row.pool, Row.seen_at.desc()))]
+    pools = _living_pools(session)
     if not pools:
         return "No worker is running; start one."
     for pool in pools:
@@ -54,11 +68,17 @@ def obstacle_to(session: Session, model_id: str) -> str:
 
 
 def _waiting(session: Session, pool: Pool) -> int:
-    queued = SegmentationJobRow
-    statement = select(func.count()).where(
-        queued.state == JobState.QUEUED, queued.run_after <= func.now(), within_reach(queued.model_id, pool)
-    )
+    statement = select(func.count()).where(_ready(), within_reach(SegmentationJobRow.model_id, pool))
     return session.scalar(statement) or 0
+
+
+def _ready() -> ColumnElement[bool]:
+    return and_(SegmentationJobRow.state == JobState.QUEUED, SegmentationJobRow.run_after <= func.now())
+
+
+def _living_pools(session: Session) -> list[Pool]:
+    newest = select(Row.pool, Row.reach).ext(distinct_on(Row.pool)).where(is_there())
+    return [_pool(*row) for row in session.execute(newest.order_by(Row.pool, Row.seen_at.desc()))]
 
 
 def _pool(name: str, reach: dict[str, object]) -> Pool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from services.core.db.pool_figures import PoolFigures, pool_figures
+from services.core.db.pool_figures import PoolFigures, out_of_reach, pool_figures
 from services.core.db.tables import ModelVersionRow
 from services.core.db.tables import SegmentationJobRow as Row
 from services.core.jobs import JobState
@@ -27,6 +27,8 @@ class QueueFigures:
     oldest_queued_seconds: dict[str, float]
     """By model, since the job was accepted; models without a queued job are left out."""
     pools: list[PoolFigures]
+    out_of_reach: dict[str, int]
+    """By model, ready jobs that no worker that is there could claim; models without one are left out."""
 
 
 def queue_figures(session: Session) -> QueueFigures:
@@ -46,4 +48,5 @@ def queue_figures(session: Session) -> QueueFigures:
         ready=sum(ready for _, _, _, ready, _ in queued),
         oldest_queued_seconds={model_id: float(age) for model_id, _, _, _, age in queued},
         pools=pool_figures(session),
+        out_of_reach=out_of_reach(session),
     )

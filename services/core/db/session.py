@@ -68,8 +68,8 @@ _READ_OPTIONS: dict[str, Any] = {
 }
 
 
-def driver_url(url: str) -> URL:
-    """`url` with psycopg 3 as its driver.
+def driver_url(url: str, variable: str = "SEGINT_DATABASE_URL") -> URL:
+    """`url` with psycopg 3 as its driver; `variable` is where it came from.
 
     Raises:
         DatabaseUnavailable: it is not a PostgreSQL URL.
@@ -78,11 +78,11 @@ def driver_url(url: str) -> URL:
         parsed = make_url(url)
     except (SQLAlchemyError, ValueError) as error:  # ValueError: a port that is no number
         raise DatabaseUnavailable(
-            "SEGINT_DATABASE_URL is not a URL; write postgresql://user:password@host:port/database."
+            f"{variable} is not a URL; write postgresql://user:password@host:port/database."
         ) from error
     if parsed.get_backend_name() not in ("postgresql", "postgres"):
         raise DatabaseUnavailable(
-            f"SEGINT_DATABASE_URL names {parsed.get_backend_name()}; SegInt keeps its jobs in PostgreSQL only."
+            f"{variable} names {parsed.get_backend_name()}; SegInt keeps its jobs in PostgreSQL only."
         )
     return parsed.set(drivername="postgresql+psycopg")
 

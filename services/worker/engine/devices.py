@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 DTYPES = {Precision.FLOAT32: torch.float32, Precision.FLOAT16: torch.float16, Precision.BFLOAT16: torch.bfloat16}
 
-OUT_OF_MEMORY = re.compile(r"CUDA out of memory|DefaultCPUAllocator: .*memory|STATUS_ALLOC_FAILED")
+OUT_OF_MEMORY = re.compile(r"CUDA (error: )?out of memory|DefaultCPUAllocator: .*memory|ALLOC(ATION)?_FAILED")
 """What torch's allocators, and the CUDA libraries below it, say."""
 
 

@@ -65,6 +65,8 @@ def _calls(inferer: Any, image: Tensor) -> int:
     _, _, width, height, depth = image.shape
     shape = (width, height, depth)
     wanted = inferer.roi_size if isinstance(inferer.roi_size, Sequence) else [inferer.roi_size] * 3
+    if len(wanted) != len(shape):
+        return 1  # slice by slice
     x, y, z = (size if size and size > 0 else length for size, length in zip(wanted, shape, strict=True))
     patches = math.prod(len(starts) for starts in patch_starts(shape, (x, y, z), inferer.overlap))
     return max(1, math.ceil(patches / inferer.sw_batch_size))

@@ -124,6 +124,7 @@ class BundleModel:
 
     def _draw_patch_by_patch(self, volumes: Sequence[Volume], masks: Masks, watch: Watch, times: StageTimes) -> None:
         """The second chance of a device that ran out of memory. Raises ModelFailed where there is none."""
+        self._forget_the_run()
         inferers = sliding_windows(self._inferer)
         if not inferers:
             raise ModelFailed(
@@ -131,19 +132,23 @@ class BundleModel:
                 "cannot do with less; write its inference with a SlidingWindowInferer, or give the model a larger "
                 "device."
             )
-        # What was raised refers to the tensors of that run by its traceback, and is itself part of a cycle.
-        gc.collect()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
         watch.note("The device ran out of memory; the model runs again patch by patch, with its scores on the host.")
         with patch_by_patch(inferers):
             drawn = self._drawn(volumes, masks, watch, times)
         if not drawn:
+            self._forget_the_run()
             raise ModelFailed(
                 "The bundle needs more memory than its device has, even patch by patch with its scores on the host; "
                 "give its inferer a smaller roi_size, have its pre- and postprocessing move nothing to the device, or "
                 "give the model a larger device."
             )
+
+    def _forget_the_run(self) -> None:
+        """Give back what a run has left on the device: this host may run other jobs, and others share the device."""
+        # What was raised refers to the tensors of that run by its traceback, and is itself part of a cycle.
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     # --- The bundle's own part -----------------------------------------------------------------------------------
 

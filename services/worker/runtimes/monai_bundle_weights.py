@@ -15,7 +15,7 @@ from torch import nn
 
 from services.core.errors import ModelFailed
 from services.worker.runtimes.monai_bundle_config import BundleConfiguration, one_line
-from services.worker.runtimes.pytorch_artifact import READ_FAULTS, can_be_mapped, fits_as_it_is, some_of
+from services.worker.runtimes.pytorch_artifact import READ_FAULTS, can_be_mapped, map_weights, some_of
 
 NETWORKS = ("evaluator::network", "network", "network_def")
 CHECKPOINT_LOADERS = frozenset({"CheckpointLoader"})
@@ -50,12 +50,12 @@ def network_of(configuration: BundleConfiguration, root: Path, device: torch.dev
     if not isinstance(network, nn.Module):
         raise ModelFailed(f"The bundle's {part} is a {type(network).__name__}; it has to be a network of PyTorch.")
     for loader, _ in loaders:
-        _load_checkpoint(configuration, loader, device, root)
+        _load_checkpoint(configuration, loader, root)
     has_weights = any(True for _ in network.parameters())
     if not loaders and has_weights and not configuration.mentions(*OWN_WAYS):
         weights = root / "models" / "model.pt"
         if weights.is_file():
-            _fill(network, _read(weights, device, root), weights, root)
+            _fill(network, _read(weights, root), weights, root)
         elif script.is_file():
             return _script(script, device)
         else:
@@ -67,15 +67,15 @@ def _path_of(configuration: BundleConfiguration, loader: str) -> Path:
     return Path(str(configuration.make(f"{loader}::load_path"))).absolute()
 
 
-def _load_checkpoint(configuration: BundleConfiguration, loader: str, device: torch.device, root: Path) -> None:
-    """What MONAI's CheckpointLoader does, onto the device that is used here, whichever the weights were saved from."""
+def _load_checkpoint(configuration: BundleConfiguration, loader: str, root: Path) -> None:
+    """What MONAI's CheckpointLoader does, whichever device the weights were saved from."""
     path = _path_of(configuration, loader)
     targets: Any = configuration.raw(f"{loader}::load_dict")
     if isinstance(targets, dict):
         targets = {name: configuration.make(f"{loader}::load_dict::{name}") for name in targets}
     else:
         targets = configuration.make(f"{loader}::load_dict")
-    checkpoint = _read(path, device, root)
+    checkpoint = _read(path, root)
     if len(targets) == 1 and next(iter(targets)) not in checkpoint:
         checkpoint = {next(iter(targets)): checkpoint}
     strict = bool(configuration.value(f"{loader}::strict", True))
@@ -95,31 +95,25 @@ def _load_checkpoint(configuration: BundleConfiguration, loader: str, device: to
 
 
 def _fill(network: nn.Module, state: Any, path: Path, root: Path, *, strict: bool = True) -> None:
-    how = {"assign": True} if _all_on_host(network, state) and fits_as_it_is(network, state) else {}
     try:
-        network.load_state_dict(state, strict=strict, **how)
+        network.load_state_dict(state, strict=strict)
     except (*READ_FAULTS, AssertionError) as error:
         raise ModelFailed(
             f"The bundle's {_relative(path, root)} does not fit its network, {type(network).__name__} "
             f"({one_line(error)}); pack the weights and the configuration of one and the same network."
         ) from error
+    map_weights(network, state)
 
 
-def _all_on_host(network: nn.Module, state: Any) -> bool:
-    """Whether both are tensors of the host alone: elsewhere a network keeps its own, each on the device where it is."""
-    tensors = [*network.state_dict().values(), *(state.values() if isinstance(state, Mapping) else [None])]
-    return all(isinstance(it, torch.Tensor) and it.device.type == "cpu" for it in tensors)
-
-
-def _read(path: Path, device: torch.device, root: Path) -> Mapping[str, Any]:
+def _read(path: Path, root: Path) -> Mapping[str, Any]:
     """A state_dict, or several by name: read as tensors alone, or unpickled where that cannot be, as is allowed."""
     try:
         with warnings.catch_warnings(action="ignore"):
             mapped = can_be_mapped(path)
             try:
-                content = torch.load(path, map_location=device, weights_only=True, mmap=mapped)
+                content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
             except pickle.UnpicklingError:
-                content = torch.load(path, map_location=device, weights_only=False, mmap=mapped)
+                content = torch.load(path, map_location="cpu", weights_only=False, mmap=mapped)
     except (pickle.UnpicklingError, ImportError, *READ_FAULTS) as error:
         raise _damaged(path, root, error) from error
     if not isinstance(content, Mapping):

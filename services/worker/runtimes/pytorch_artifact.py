@@ -51,7 +51,7 @@ def read_artifact(path: Path, device: torch.device) -> tuple[ArtifactForm, Any]:
         return ArtifactForm.EXPORTED, None if _pickles_in_exported(path) else read_exported(path, device)
     try:
         with warnings.catch_warnings(action="ignore"):
-            content = torch.load(path, map_location=device, weights_only=True, mmap=can_be_mapped(path))
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=can_be_mapped(path))
     except pickle.UnpicklingError:
         return ArtifactForm.WHOLE_MODEL, None
     except READ_FAULTS as error:
@@ -108,18 +108,19 @@ def can_be_mapped(path: Path) -> bool:
         return False  # torch says what is wrong with it
 
 
-def fits_as_it_is(network: nn.Module, state: StateDict) -> bool:
-    """Whether a network can take these very tensors for its own, so that they stay mapped from their file.
+def map_weights(network: nn.Module, state: Mapping[str, Any]) -> None:
+    """Have a network that has loaded `state` refer to its tensors, which may be mapped from a file, where they are just
+    what it made of them.
 
-    It cannot where it would convert them, where it lacks some, which it may have under another name, too, and where
-    it has a way of its own to load them.
+    Parameters and buffers stay the objects that they are, as `load_state_dict(assign=True)` would not have it: a
+    network may know them by other names, too.
     """
-    own = network.state_dict()
-    return (
-        type(network).load_state_dict is nn.Module.load_state_dict
-        and own.keys() == state.keys()
-        and all(own[key].dtype == it.dtype and own[key].shape == it.shape for key, it in state.items())
-    )
+    for name, own in network.state_dict(keep_vars=True).items():
+        its = state.get(name)
+        if not (isinstance(own, torch.Tensor) and isinstance(its, torch.Tensor)):
+            continue
+        if (own.device, own.dtype, own.shape) == (its.device, its.dtype, its.shape) and torch.equal(own, its):
+            own.data = its
 
 
 def as_state_dict(content: object) -> StateDict:

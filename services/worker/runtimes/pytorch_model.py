@@ -27,7 +27,7 @@ from services.worker.runtimes.module_file import import_module_file
 from services.worker.runtimes.pytorch_artifact import (
     ArtifactForm,
     StateDict,
-    fits_as_it_is,
+    map_weights,
     read_artifact,
     read_exported,
     some_of,
@@ -146,10 +146,8 @@ def _from_state_dict(state: StateDict, module: ModuleType | None, spec: ModelSpe
     if module is None:
         raise ModelFailed("The model file is a state_dict, which needs its network; attach the Python file as module.")
     network = _construct(_network_class(module, spec.class_name), options.class_arguments)
-    # With `assign` only where it fits: a class may have a load_state_dict of its own, which need not know it.
-    how = {"assign": True} if fits_as_it_is(network, state) else {}
     try:
-        difference = network.load_state_dict(state, strict=False, **how)
+        difference = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
         reason = re.sub(r"\s+", " ", str(error))[:300]
         raise ModelFailed(
@@ -166,6 +164,7 @@ def _from_state_dict(state: StateDict, module: ModuleType | None, spec: ModelSpe
             f"The state_dict does not fit the class {type(network).__name__}: it {' and '.join(parts)}; attach the "
             "file and the module of one and the same network."
         )
+    map_weights(network, state)
     return network
 
 

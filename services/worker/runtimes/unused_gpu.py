@@ -1,6 +1,7 @@
 """A GPU that `inference.device: auto` does not get is not passed over in silence."""
 
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -11,8 +12,8 @@ from services.worker.runtimes.base import LoadedModel, NotedModel
 DEVICES = Path("/dev")
 """Where NVIDIA's driver has a file for each GPU, in a container for each that it was given."""
 
-HIDDEN = frozenset({"", "-1"})
-"""Values of CUDA_VISIBLE_DEVICES that leave none, as in a pool of CPUs."""
+VISIBLE = re.compile(r"\s*(\d|GPU-|MIG-)")
+"""How CUDA_VISIBLE_DEVICES begins where it leaves any: whatever else comes first, such as -1 or none, hides all."""
 
 
 def with_unused_gpu_noted(
@@ -40,7 +41,7 @@ def unused_gpu(options: ModelOptions, device: torch.device, *, places_itself: bo
             else "The model runs on the CPU beside the worker's GPU, as models with call: array do unless "
             "inference.device names a device."
         )
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in HIDDEN or not any(DEVICES.glob("nvidia[0-9]*")):
+    if not VISIBLE.match(os.environ.get("CUDA_VISIBLE_DEVICES", "0")) or not any(DEVICES.glob("nvidia[0-9]*")):
         return None
     return (
         f"The model runs on the CPU beside the worker's GPU, because PyTorch {torch.__version__} cannot use it; "

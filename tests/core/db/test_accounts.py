@@ -162,6 +162,59 @@ def test_after_some_failures_an_account_waits_longer_each_time(
     assert log_in(database) == ada
 
 
+def test_attempts_during_a_wait_are_audited_once_each_wait(
+    database: Database, ada: Account, cheap_hashes: None
+) -> None:
+    def throttled(*attempts: tuple[str, str]) -> list[tuple[str, str]]:
+        """Who is in the audit as throttled after these attempts, and was not before."""
+        before = database.run(audit.newest, 1)[0].id
+        for name, address in attempts:
+            with pytest.raises(LoginThrottled):
+                log_in(database, name, address=address)
+        entries = [entry for entry in reversed(database.run(audit.newest, 50)) if entry.id > before]
+        assert {(entry.action, *entry.details.values()) for entry in entries} <= {("login.refused", "throttled")}
+        return [(entry.actor, entry.subject) for entry in entries]
+
+    elsewhere = "198.51.100.1"
+    # Given an account that must wait, When many try it meanwhile, Then the audit has that once
+    refused(database, login_throttle.ACCOUNT_FAILURES)
+    assert throttled(*[("ada", elsewhere)] * 3, ("ada", ADDRESS)) == [(f"network:{elsewhere}", "account:ada")]
+    # And once more of its next wait
+    let_time_pass(database, login_throttle.FIRST_WAIT_SECONDS + 1)
+    refused(database, 1)
+    assert throttled(("ada", ADDRESS), ("ada", ADDRESS)) == [(f"network:{ADDRESS}", "account:ada")]
+    # And once of an address that must wait, however many names are tried from there
+    for number in range(login_throttle.ADDRESS_FAILURES):
+        refused(database, 1, f"user{number}", elsewhere)
+    tried = [(f"secret {number}", elsewhere) for number in range(5)]
+    assert throttled(*tried) == [(f"network:{elsewhere}", "account:?")]
+
+
+def test_guesses_of_ones_own_password_are_throttled_as_logins_are(
+    database: Database, ada: Account, cheap_hashes: None
+) -> None:
+    def change(current: str) -> Account:
+        return database.run(
+            lambda session: accounts.change_own_password(
+                session, ada, current=current, password="another horse altogether", address=ADDRESS
+            )
+        )
+
+    # Given somebody at a session that was left open, who guesses
+    for _ in range(login_throttle.ACCOUNT_FAILURES):
+        with pytest.raises(LoginRefused):
+            change("a wrong password")
+    assert last_entry(database)[:3] == (f"network:{ADDRESS}", "account.password_refused", "account:ada")
+    # Then the right one is not even looked at, here or at the login
+    with pytest.raises(LoginThrottled):
+        change(PASSWORD)
+    with pytest.raises(LoginThrottled):
+        log_in(database)
+    # And once the wait is over, its owner changes it
+    let_time_pass(database, login_throttle.FIRST_WAIT_SECONDS + 1)
+    assert change(PASSWORD).session_epoch > ada.session_epoch
+
+
 def test_a_wait_has_an_end(database: Database, ada: Account, cheap_hashes: None) -> None:
     refused(database, login_throttle.ACCOUNT_FAILURES)
     for _ in range(12):

@@ -1,14 +1,18 @@
 """Feedback and telemetry are kept as they came; a score that is absent is NULL."""
 
+import pytest
 from hypothesis import given, settings
-from sqlalchemy import select
+from sqlalchemy import select, update
 
+from services.core.catalogue import ModelFamily, ModelVersion
+from services.core.db import catalogue, overview
 from services.core.db import feedback as store
 from services.core.db.session import Database
 from services.core.db.tables import FeedbackRow, TelemetryRow
 from services.core.feedback import Feedback, StructureComment, Telemetry
 from services.core.wire._pb import Model_pb2 as pb
 from services.core.wire.feedback import decode_feedback, decode_telemetry
+from tests.core.db.job_rows import Jobs, ago
 from tests.core.messages import messages, wire
 
 
@@ -48,3 +52,26 @@ def test_any_telemetry_is_kept_whole(database: Database, message: pb.Segmentatio
     assert {name: getattr(row, name) for name in Telemetry.__slots__} == {
         name: getattr(telemetry, name) for name in Telemetry.__slots__
     }
+
+
+def test_the_overview_holds_the_versions_that_were_scored_last_and_counts_the_others(
+    jobs_at_hand: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = jobs_at_hand.database
+    monkeypatch.setattr(overview, "MOST_MODELS", 2)
+    # Given more versions with scores than there is room for, the first by name scored longest ago
+    names = ("a", "b", "c")
+    database.run(catalogue.store_family, ModelFamily("Scored", versions=tuple(ModelVersion(name) for name in names)))
+    for age, name in zip((300, 200, 100), names, strict=True):
+        job = str(jobs_at_hand.accept(model_id=name))
+        for score in (4.0, 5.0):
+            database.run(store.store_feedback, Feedback(segmentation_id=job, score=score))
+        with database.engine.begin() as connection:
+            connection.execute(
+                update(FeedbackRow).where(FeedbackRow.segmentation_id == job).values(created_at=ago(age))
+            )
+    # When somebody looks
+    found = database.run(overview.overview)
+    # Then those that users think of now are there, each with its mean, and the other one is counted
+    assert found.scores == [overview.Score("c", 4.5, 2), overview.Score("b", 4.5, 2)]
+    assert found.more_scores == 1

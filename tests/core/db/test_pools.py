@@ -4,10 +4,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import delete
 
 from services.core.catalogue import Attachment, ModelFamily, ModelVersion
-from services.core.db import catalogue, claims, jobs, model_checks
+from services.core.db import catalogue, claims, jobs, model_checks, workers
 from services.core.db.session import Database
+from services.core.db.tables import ModelCheckRow, WorkerRow
 from services.core.pools import Pool, PoolDevice
 from tests.core.db.job_rows import Jobs, new_job
 
@@ -73,3 +75,19 @@ def test_dry_runs_are_left_to_other_pools_too(waiting: Database) -> None:
     small = Pool(device=PoolDevice.CPU)
     tried = [waiting.run(model_checks.claim, "w", 600.0, small) for _ in range(2)]
     assert [check.model_id if check else None for check in tried] == [SMALL, None]
+
+
+def test_a_dry_run_of_a_library_that_no_worker_has_is_told_of_all_the_same(waiting: Database) -> None:
+    waiting.run(lambda session: session.execute(delete(WorkerRow)))  # and what else other tests left there
+    waiting.run(lambda session: session.execute(delete(ModelCheckRow)))
+    # Given a worker whose settings promise every model, and which lacks a library
+    settings_pool, installed = Pool("one"), Pool("one", runtimes=("pytorch",))
+    waiting.run(workers.tell, "w", installed, [])
+    waiting.run(model_checks.ask, FOREST, "fingerprint")
+    # When another has it, Then it is left to that one; when none has, it fails here with what to install
+    waiting.run(workers.tell, "other", Pool("two"), [])
+    assert waiting.run(model_checks.claim, "w", 600.0, installed, settings_pool) is None
+    waiting.run(workers.leave, "other")
+    check = waiting.run(model_checks.claim, "w", 600.0, installed, settings_pool)
+    assert check is not None
+    assert check.model_id == FOREST

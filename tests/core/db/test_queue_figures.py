@@ -61,6 +61,22 @@ def test_a_pool_without_workers_is_seen_to_have_none(at_hand: Jobs) -> None:
     assert figures(at_hand).pools[0] == PoolFigures("big", 1, 1)
 
 
+def test_work_of_a_pool_whose_first_worker_never_came_is_seen(at_hand: Jobs) -> None:
+    # Given two ready jobs, and one that backs off
+    at_hand.accept()
+    at_hand.accept()
+    at_hand.accept(run_after=func.now() + text("interval '1 hour'"))
+    # When nobody is there, or only a pool that leaves the model to another, Then it is out of reach
+    assert figures(at_hand).out_of_reach == {MODEL: 2}
+    at_hand.database.run(workers.tell, "a", Pool("small", except_models=(MODEL,)), [])
+    assert figures(at_hand).out_of_reach == {MODEL: 2}
+    # When the other's first worker comes, Then nothing is, until that one ends
+    at_hand.database.run(workers.tell, "b", Pool("big", models=(MODEL,)), [])
+    assert figures(at_hand).out_of_reach == {}
+    at_hand.database.run(workers.leave, "b")
+    assert figures(at_hand).out_of_reach == {MODEL: 2}
+
+
 def test_a_pool_that_was_taken_away_is_forgotten(at_hand: Jobs) -> None:
     at_hand.database.run(workers.tell, "old", Pool("gone"), [])
     age = text(f"interval '{workers.FORGOTTEN_SECONDS + 60} seconds'")

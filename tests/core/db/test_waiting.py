@@ -3,7 +3,7 @@
 import pytest
 
 from services.core.catalogue import ModelFamily, ModelVersion
-from services.core.db import catalogue, waiting
+from services.core.db import catalogue, job_list, waiting
 from services.core.jobs import JobState, JobStatus, Priority
 from tests.core.db.job_rows import MODEL, Jobs, ago
 
@@ -93,3 +93,19 @@ def test_success_adds_to_the_history_what_was_not_waiting_for_the_device(jobs_at
     jobs_at_hand.change(claim.job_id, claimed_at=ago(65))
     jobs_at_hand.succeed(claim, stage_seconds={"wait": 40.0, "model": 1.5})
     assert jobs_at_hand.row(claim.job_id).run_seconds == pytest.approx(25, abs=2)
+
+
+def test_the_list_holds_every_running_job_and_says_how_many_more_wait(
+    jobs_at_hand: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_list, "MOST_QUEUED", 2)
+    # Given batch jobs that run, behind more interactive ones that wait than are listed
+    running = [jobs_at_hand.accept(Priority.BATCH, state=JobState.RUNNING.value, worker=f"w{n}") for n in range(3)]
+    waiting_jobs = [jobs_at_hand.accept(created_at=ago(50 - n)) for n in range(4)]
+    # When they are listed
+    found = jobs_at_hand.database.run(job_list.listed_jobs)
+    # Then all that run are there, then those that are claimed next, and the others are counted
+    listed = [line.job.id for line in found.jobs]
+    assert set(listed[:3]) == set(running)
+    assert listed[3:] == waiting_jobs[:2]
+    assert (found.running, found.queued, found.more_queued) == (3, 4, 2)

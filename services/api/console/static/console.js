@@ -42,7 +42,26 @@ window.segint = {
     for (const [key, value] of Object.entries(attributes || {})) made.setAttribute(key, value);
     return made;
   },
+
+  /** Have each picker within `place` show the colour of the text beside it; none is shown faintly. */
+  showColors(place) {
+    for (const picker of place.querySelectorAll("[data-console-picker]")) {
+      const typed = picker.parentNode.querySelector("[data-console-color]").value.trim();
+      const known = /^#[0-9a-f]{6}$/i.test(typed);
+      picker.classList.toggle("console-no-color", !known);
+      if (known) picker.value = typed;
+    }
+  },
 };
+
+// The text is what is saved: a picker always has a colour, and a structure need not.
+document.addEventListener("input", function (event) {
+  const field = event.target;
+  if (!field.matches("[data-console-color], [data-console-picker]")) return;
+  if (field.matches("[data-console-picker]")) field.parentNode.querySelector("[data-console-color]").value = field.value;
+  segint.showColors(field.parentNode);
+});
+segint.showColors(document);
 
 document.addEventListener("click", function (event) {
   if (event.target.closest("[data-console-apply-columns]")) applyColumnVisibility();

@@ -64,8 +64,6 @@
     }
     // A row that moved took the focus with it in the document, but the browser dropped it.
     if (focused && focused !== document.activeElement && document.contains(focused)) focused.focus({ preventScroll: true });
-    const count = (state) => jobs.filter((job) => job.state === state).length;
-    text(summary, `${count("running")} running, ${count("queued")} waiting, ${jobs.length} listed`);
     card.dataset.loaded = "1";
   }
 
@@ -78,6 +76,8 @@
       if (answer) {
         jobs = answer.jobs;
         show(jobs);
+        const more = answer.more_queued ? ` and ${answer.more_queued} more that wait` : "";
+        text(summary, `${answer.running} running, ${answer.queued} waiting, ${jobs.length} listed${more}`);
       }
     } catch {
       text(summary, "The server does not answer; trying again.");

@@ -11,8 +11,12 @@
   const unchecked = find("[data-publish-unchecked]");
   const save = find("[data-save]");
   const EVERY_MS = 1000;
+  // The version's record as this page read or wrote it. Only its own saves change that: were it what the server has now,
+  // the next save would overwrite, or publish, what somebody else saved meanwhile and nobody here has looked at.
   let seen = first.draft ? first.draft.seen : null;
   let saved = Boolean(first.draft);
+  let saving = false;
+  let timer;
 
   function tell(sentence) {
     fault.hidden = !sentence;
@@ -74,7 +78,7 @@
     track.hidden = false;
     return new Promise(function (resolve) {
       const request = new XMLHttpRequest();
-      const query = new URLSearchParams({ model_id: form.elements.model_id.value.trim(), kind, name: file.name });
+      const query = new URLSearchParams({ model_id: form.elements.model_id.value.trim(), kind, name: file.name, seen });
       request.open("POST", `${form.dataset.file}?${query}`);
       request.setRequestHeader("X-CSRFToken", segint.token());
       request.setRequestHeader("Content-Type", "application/octet-stream");
@@ -121,23 +125,32 @@
   }
 
   async function watch() {
+    window.clearTimeout(timer);
     const query = new URLSearchParams({ model_id: form.elements.model_id.value.trim() });
+    const asked = seen;
     const state = await segint.background(`${form.dataset.state}?${query}`).catch(() => null);
+    if (saving) return; // which watches anew
     if (state) {
-      seen = state.seen;
       report(state);
+      if (asked === seen && state.seen !== seen) {
+        publish.disabled = true;
+        unchecked.hidden = true;
+        progress.textContent = "";
+        return tell("Somebody else changed this draft while it was open here. Load the page again, look at what is there now, and repeat your change.");
+      }
       const check = state.check ? state.check.state : null;
       publish.disabled = check !== "passed" || state.enabled;
       unchecked.hidden = check === "passed" || state.enabled || (state.todos.length > 0 && !/^(Try it|The dry run)/.test(state.todos[0]));
       progress.textContent = { queued: "Waiting for a worker…", running: "A worker tries the model; its jobs wait meanwhile…", passed: "The dry run passed.", failed: "The dry run failed." }[check] || "";
       if (check !== "queued" && check !== "running") return;
     }
-    window.setTimeout(watch, EVERY_MS);
+    timer = window.setTimeout(watch, EVERY_MS);
   }
 
   form.addEventListener("submit", async function (event) {
     event.preventDefault();
     tell("");
+    saving = true;
     save.disabled = true;
     publish.disabled = true;
     progress.textContent = "Saving…";
@@ -156,12 +169,15 @@
         progress.textContent = `Uploading ${input.files[0].name}…`;
         const done = await upload(kind, input.files[0]);
         if (done.error) return tell(done.error);
+        seen = done.seen;
         input.value = "";
       }
       const asked = await segint.change(form.dataset.check, { model_id: draft.model_id });
       if (asked.error) tell(asked.error);
+      saving = false;
       await watch();
     } finally {
+      saving = false;
       save.disabled = false;
       if (!fault.hidden) progress.textContent = "";
     }

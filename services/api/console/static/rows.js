@@ -20,6 +20,7 @@ segint.rows = function (form, name) {
     for (const details of row.querySelectorAll("details")) {
       details.open = [...details.querySelectorAll("[data-field]")].some((field) => (field.type === "checkbox" ? field.checked : field.value));
     }
+    segint.showColors(row);
     list.append(row);
     return row;
   }

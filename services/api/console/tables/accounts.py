@@ -76,7 +76,8 @@ def _new_account_form() -> str:
 
 
 def _roles_form(_: Request, row: Any) -> str:
-    return f"<form>{boxes('roles', [role.value for role in Role], list(row.roles))}</form>"
+    shown = f'<input type="hidden" name="shown" value="{" ".join(row.roles)}">'
+    return f"<form>{shown}{boxes('roles', [role.value for role in Role], list(row.roles))}</form>"
 
 
 class AccountTable(AdministratorsTable):
@@ -134,12 +135,13 @@ class AccountTable(AdministratorsTable):
     )
     async def change_roles(self, request: Request, pk: Any) -> None:
         """Give the account other roles."""
-        roles = [str(role) for role in (await request.form()).getlist("roles")]
+        form = await request.form()
+        roles, shown = [str(role) for role in form.getlist("roles")], str(form.get("shown") or "").split()
         account = account_of(request)
         if int(pk) == account.id and Role.ADMIN.value not in roles:
             raise ActionFailed("You cannot take the role of admin from yourself; another administrator can.")
         changed = await self.change(
-            lambda session: accounts.set_roles(session, int(pk), roles=roles, actor=account.actor)
+            lambda session: accounts.set_roles(session, int(pk), roles=roles, actor=account.actor, shown=shown)
         )
         flash(request, f"The account {changed.name} has other roles now.", "success")
 

@@ -6,25 +6,21 @@ from typing import Any, ClassVar
 from anyio import to_thread
 from sqlalchemy import exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette_admin.exceptions import FormValidationError
 from starlette_admin.fields import (
     BooleanField,
     ComputedField,
     DateTimeField,
-    EnumField,
     IntegerField,
     StringField,
     TextAreaField,
 )
 
-from services.api.console.colors import color_of, hex_of
 from services.api.console.tables.readable import (
     ReadAs,
     family_name_of,
     modality_names,
-    model_of_structure,
     name_in,
     uploaded_name,
 )
@@ -36,11 +32,10 @@ from services.core.db.tables import (
     ModelFamilyRow,
     ModelVersionRow,
     SegmentationJobRow,
-    StructureRow,
 )
-from services.core.errors import InvalidModel, SegIntError
+from services.core.errors import SegIntError
 from services.core.model_library import ModelLibrary
-from services.core.wire.enumerations import BODY_PARTS, GENDERS, MODALITIES, STRUCTURE_TYPES, name_of
+from services.core.wire.enumerations import BODY_PARTS, GENDERS, MODALITIES, name_of
 
 logger = logging.getLogger(__name__)
 
@@ -49,42 +44,11 @@ UINT32 = 2**32 - 1
 HAS_JOBS = "This version has jobs, so it stays as they ran it. Make a new version of it and change that one."
 
 
-async def _family_name(request: Request, row: Any) -> str:
+async def family_name(request: Request, row: Any) -> str:
+    """The canonical name of the row's family."""
     session: AsyncSession = request.state.session
     family = await session.get(ModelFamilyRow, row.family_id)
     return "" if family is None else family.canonical_name
-
-
-async def _model_id(request: Request, row: Any) -> str:
-    session: AsyncSession = request.state.session
-    with session.sync_session.no_autoflush:
-        version = await session.get(ModelVersionRow, row.version_id)
-    return "" if version is None else version.model_id
-
-
-class StructureColor(StringField):
-    """A colour: three numbers in the row, #RRGGBB to people."""
-
-    async def parse_obj(self, request: Request, obj: Any) -> Any:
-        """As people read it."""
-        return hex_of(obj.color)
-
-    async def parse_form_data(self, request: Request, form_data: FormData) -> Any:
-        """As the row holds it; what is no colour stays as it was typed, for `validate` to tell."""
-        typed = str(form_data.get(self.id) or "").strip()
-        try:
-            color = color_of(typed)
-        except InvalidModel:
-            return typed
-        return None if color is None else [color.red, color.green, color.blue]
-
-    async def validate(self, request: Request, value: Any, form_values: dict[str, Any]) -> None:
-        """Raises ValueError for what is no colour."""
-        if isinstance(value, str):
-            try:
-                color_of(value)
-            except InvalidModel as error:
-                raise ValueError(error.details) from error
 
 
 class CatalogueTable(Table):
@@ -98,7 +62,7 @@ class CatalogueTable(Table):
 
     async def family_of(self, request: Request, row: Any) -> str:
         """The canonical name of the family that the row belongs to."""
-        return await _family_name(request, row)
+        return await family_name(request, row)
 
     async def has_jobs(self, request: Request, model_id: str) -> bool:
         """Whether any job was ever submitted to the version."""
@@ -154,7 +118,7 @@ class FamilyTable(CatalogueTable):
 
     async def before_edit(self, request: Request, data: dict[str, Any], obj: Any) -> None:
         """A family with texts carries a description; an empty field is an empty text."""
-        _texts(obj, data, self)
+        write_texts(obj, data, self)
         obj.described = True
 
 
@@ -166,7 +130,7 @@ class BodyPartTable(CatalogueTable):
     menu_label = "Body parts"
     edits = None
     fields = [
-        ComputedField("family", "Family", getter=_family_name),
+        ComputedField("family", "Family", getter=family_name),
         IntegerField("position", "Position"),
         named("code", "Body part", BODY_PARTS),
     ]
@@ -185,7 +149,7 @@ class InputChannelTable(CatalogueTable):
     menu_label = "Input channels"
     edits = None
     fields = [
-        ComputedField("family", "Family", getter=_family_name),
+        ComputedField("family", "Family", getter=family_name),
         IntegerField("position", "Position"),
         StringField("channel_id", "Channel"),
         ComputedField(
@@ -214,7 +178,7 @@ class VersionTable(CatalogueTable):
     fields = [
         IntegerField("id", "No.", exclude_from_edit=True),
         StringField("model_id", "Identifier", read_only=True),
-        ComputedField("family", "Family", getter=_family_name, exclude_from_edit=True),
+        ComputedField("family", "Family", getter=family_name, exclude_from_edit=True),
         IntegerField("major", "Major", min=0, max=UINT32, required=True),
         IntegerField("minor", "Minor", min=0, max=UINT32, required=True),
         TextAreaField("description", "Description", rows=3),
@@ -244,7 +208,7 @@ class VersionTable(CatalogueTable):
         """A version that has jobs stays as it is."""
         if await self.has_jobs(request, obj.model_id):
             raise FormValidationError({VERSION_FIELD: HAS_JOBS})
-        _texts(obj, data, self)
+        write_texts(obj, data, self)
         faults: dict[str | int, Any] = {
             name: f"A whole number from 0 to {UINT32} is needed."
             for name in ("major", "minor")
@@ -256,64 +220,11 @@ class VersionTable(CatalogueTable):
             raise FormValidationError(faults)
 
 
-class StructureTable(CatalogueTable):
-    """Structures that versions draw."""
-
-    key = "structure"
-    display_name = "Structure"
-    menu_label = "Structures"
-    fields = [
-        ComputedField("model", "Model version", getter=_model_id, exclude_from_edit=True),
-        IntegerField("position", "Position", exclude_from_edit=True),
-        StringField("structure_id", "Structure ID"),
-        StringField("name", "Name", required=True),
-        StructureColor(
-            "color",
-            "Colour, #RRGGBB",
-            list_template="console/color.html",
-            detail_template="console/color.html",
-            form_template="console/color_input.html",
-        ),
-        EnumField("structure_type", "Type", choices=sorted(STRUCTURE_TYPES.items()), coerce=int, required=True),
-        IntegerField("fma_code", "FMA code", min=0, max=UINT32),
-        StringField("input_channel_id", "Input channel"),
-    ]
-    read_as: ClassVar[ReadAs] = {
-        "model": model_of_structure(),
-        "structure_type": name_in(STRUCTURE_TYPES, StructureRow.structure_type),
-    }
-    searchable_fields = ["model", "name", "structure_id", "structure_type", "fma_code"]
-
-    def subject_of(self, row: Any) -> str:
-        """By its name; the entry's action says the rest."""
-        return f"{row.version_id}/{row.name}"
-
-    async def family_of(self, request: Request, row: Any) -> str:
-        """That of its version."""
-        session: AsyncSession = request.state.session
-        version = await session.get(ModelVersionRow, row.version_id)
-        return "" if version is None else await _family_name(request, version)
-
-    async def before_edit(self, request: Request, data: dict[str, Any], obj: Any) -> None:
-        """A structure of a version that has jobs stays as it is."""
-        if await self.has_jobs(request, await _model_id(request, obj)):
-            raise FormValidationError({VERSION_FIELD: HAS_JOBS})
-        _texts(obj, data, self)
-        faults: dict[str | int, Any] = {}
-        if not str(data["name"] or "").strip():
-            faults["name"] = "A structure needs a name."
-        if data["fma_code"] is not None and not 0 <= data["fma_code"] <= UINT32:
-            faults["fma_code"] = f"An FMA code is a whole number from 0 to {UINT32}."
-        if faults:
-            raise FormValidationError(faults)
-        obj.fma_code = data["fma_code"] or 0
-
-
-def _texts(row: Any, data: dict[str, Any], table: Table) -> None:
-    """Columns of text hold texts, and no NUL, which PostgreSQL cannot store."""
+def write_texts(row: Any, data: dict[str, Any], table: Table) -> None:
+    """Columns of text hold texts, and no NUL, which PostgreSQL cannot store; a browser's line ends are no change."""
     for field in table.fields:
         if type(field) in {StringField, TextAreaField} and field.name in data:
-            setattr(row, field.name, str(data[field.name] or "").replace("\x00", ""))
+            setattr(row, field.name, str(data[field.name] or "").replace("\x00", "").replace("\r\n", "\n"))
 
 
 def _range(least: list[float] | None, most: list[float] | None) -> str:

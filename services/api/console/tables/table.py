@@ -15,6 +15,7 @@ from starlette_admin.importers import BaseImporter
 from starlette_admin.types import RequestAction
 
 from services.api.console.page import account_of, may
+from services.api.console.tables.differences import differences
 from services.api.console.tables.filters import TEXT_FILTERS, TableFilters, as_words
 from services.api.console.tables.readable import ReadAs
 from services.core.accounts import Permission
@@ -114,6 +115,7 @@ class Table(ModelView):
         if found is None or shown != await self._row_version(request, found, lock=True):
             raise FormValidationError({VERSION_FIELD: CONFLICT})
         self.check_editable(found)
+        request.state.before = self.subject_of(found), self._edited_values(found)
         return await super().edit(request, pk, data)
 
     def check_editable(self, row: Any) -> None:
@@ -124,11 +126,20 @@ class Table(ModelView):
         return str(getattr(row, self.pk_attr or "id"))
 
     async def after_edit(self, request: Request, obj: Any) -> None:
-        """Note who did it."""
+        """Note who changed what, under the name that the row had."""
         session: AsyncSession = request.state.session
-        actor = account_of(request).actor
-        action, subject = f"{(self.key or '').replace('-', '_')}.edit", self.subject_of(obj)
-        await session.run_sync(lambda sync: audit.record(sync, actor=actor, action=action, subject=subject))
+        actor, action = account_of(request).actor, f"{(self.key or '').replace('-', '_')}.edit"
+        subject, before = request.state.before
+        details = differences(before, self._edited_values(obj))
+        await session.run_sync(
+            lambda sync: audit.record(sync, actor=actor, action=action, subject=subject, details=details)
+        )
+
+    def _edited_values(self, row: Any) -> dict[str, Any]:
+        """What the edit form may change. Columns that are in no form, as secrets would be, never get into the audit."""
+        columns = self.model.__mapper__.column_attrs.keys()
+        edited = (field for field in self.fields if not (field.exclude_from_edit or field.read_only))
+        return {field.name: getattr(row, field.name) for field in edited if field.name in columns}
 
     async def _row_version(self, request: Request, row: Any, *, lock: bool = False) -> str | None:
         session: AsyncSession = request.state.session
