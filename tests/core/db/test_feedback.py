@@ -63,13 +63,11 @@ def test_the_overview_holds_the_versions_that_were_scored_last_and_counts_the_ot
     names = ("a", "b", "c")
     database.run(catalogue.store_family, ModelFamily("Scored", versions=tuple(ModelVersion(name) for name in names)))
     for age, name in zip((300, 200, 100), names, strict=True):
-        job = str(jobs_at_hand.accept(model_id=name))
+        job = jobs_at_hand.accept(model_id=name)
         for score in (4.0, 5.0):
-            database.run(store.store_feedback, Feedback(segmentation_id=job, score=score))
+            database.run(store.store_feedback, Feedback(segmentation_id=str(job), score=score), job_id=job)
         with database.engine.begin() as connection:
-            connection.execute(
-                update(FeedbackRow).where(FeedbackRow.segmentation_id == job).values(created_at=ago(age))
-            )
+            connection.execute(update(FeedbackRow).where(FeedbackRow.job_id == job).values(created_at=ago(age)))
     # When somebody looks
     found = database.run(overview.overview)
     # Then those that users think of now are there, each with its mean, and the other one is counted
