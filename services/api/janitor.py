@@ -27,13 +27,6 @@ from services.core.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-JANITOR_LOCK = 0x5E61_0002
-"""Any constant that no other advisory lock of SegInt uses."""
-
-
-TIDYING_LOCK = 0x5E61_0003
-"""So is this."""
-
 LOOK_AT_WORKERS_SECONDS = 600.0
 """Between two looks for workers that ended long ago."""
 
@@ -125,7 +118,7 @@ class Janitor:
 
     def _settle_rows(self, session: Session) -> Round | None:
         settings = self._settings
-        if not locks.try_lock(session, JANITOR_LOCK):
+        if not locks.try_lock(session, locks.Lock.JANITOR):
             return None
         policy = attempts.RetryPolicy(
             settings.attempt_limit, settings.retry_delay_seconds, settings.result_retention_hours
@@ -164,7 +157,7 @@ class Janitor:
         self._held_up = set(held_up)
 
     def _deletable(self, session: Session) -> list[retention.DeletableFiles]:
-        if not locks.try_lock(session, TIDYING_LOCK):
+        if not locks.try_lock(session, locks.Lock.TIDYING):
             return []
         return retention.deletable_files(session, self._settings.keep_inputs)
 

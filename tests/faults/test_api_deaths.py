@@ -9,7 +9,7 @@ import httpx
 import psycopg
 import pytest
 
-from services.api.janitor import JANITOR_LOCK
+from services.core.db.locks import Lock
 from services.core.jobs import JobState
 from services.core.queue import Doorbell
 from tests.deployment import PROTOBUF, request_body, wait_for
@@ -126,7 +126,7 @@ def lock_holder(deployment: BreakableDeployment) -> str:
         found = connection.execute(
             "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid) "
             "WHERE locktype = 'advisory' AND objid = %s AND granted",
-            (JANITOR_LOCK,),
+            (int(Lock.JANITOR),),
         ).fetchall()
     [(name,)] = found
     return str(name)

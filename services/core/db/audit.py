@@ -14,11 +14,9 @@ from services.core.audit import (
     fault_of,
     hash_of,
 )
+from services.core.db import locks
 from services.core.db.storable_text import storable
 from services.core.db.tables import AuditEntryRow as Row
-
-AUDIT_LOCK = 0x5E61_0004
-"""Any constant that no other advisory lock of SegInt uses."""
 
 BATCH = 1000
 """Entries that are in memory at one time while all are looked through."""
@@ -30,7 +28,7 @@ def record(session: Session, *, actor: str, action: str, subject: str, details: 
     Entries follow each other, so whoever records waits for the transaction that recorded before: call it last, after
     every row lock was taken, and never put a patient's data into it.
     """
-    session.execute(select(func.pg_advisory_xact_lock(AUDIT_LOCK)))
+    locks.lock(session, locks.Lock.AUDIT)
     last = session.execute(select(Row.id, Row.hash).order_by(Row.id.desc()).limit(1)).one_or_none()
     entry_id, previous_hash = (1, FIRST_PREVIOUS_HASH) if last is None else (last.id + 1, last.hash)
     at = session.execute(select(func.clock_timestamp())).scalar_one()

@@ -7,17 +7,15 @@ that owns nothing.
 import logging
 from typing import Any
 
-from sqlalchemy import TextClause, func, select, text
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
+from services.core.db import locks
 from services.core.db.session import Database, driver_url
 from services.core.errors import DatabaseUnavailable
 
 logger = logging.getLogger(__name__)
-
-ROLES_LOCK = 0x5E61_0004
-"""Any constant that no other advisory lock of SegInt uses. Two that grant on one table at once disturb each other."""
 
 # Default privileges are those of tables that later migrations of the same owner make.
 GRANTS = """
@@ -76,7 +74,7 @@ def bind(owner_url: str, application_url: str) -> None:
 
 
 def _bind(session: Session, role: str, password: str | None) -> None:
-    session.execute(select(func.pg_advisory_xact_lock(ROLES_LOCK)))
+    locks.lock(session, locks.Lock.ROLES)
     if session.scalar(text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role}) is None:
         _make(session, role, password)
     if session.scalar(OWNED) is not True:

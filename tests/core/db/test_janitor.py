@@ -114,15 +114,19 @@ def test_a_lease_that_cannot_be_taken_back_names_the_backend_that_holds_it_up(jo
 
 
 def test_one_janitor_leads_at_a_time(jobs_at_hand: Jobs) -> None:
-    database, key = jobs_at_hand.database, 42
+    database, which, other = jobs_at_hand.database, locks.Lock.JANITOR, locks.Lock.TIDYING
 
     def lead_and_look(session: Session) -> tuple[bool, bool, bool]:
-        return locks.try_lock(session, key), database.run(locks.try_lock, key), database.run(locks.try_lock, key + 1)
+        return (
+            locks.try_lock(session, which),
+            database.run(locks.try_lock, which),
+            database.run(locks.try_lock, other),
+        )
 
     # While one leads, another does not, though it may lead something else
     assert database.run(lead_and_look) == (True, False, True)
     # and once it has ended, another can
-    assert database.run(locks.try_lock, key)
+    assert database.run(locks.try_lock, which)
 
 
 # --- Expiry --------------------------------------------------------------------------------------------------
