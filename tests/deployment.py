@@ -191,7 +191,7 @@ class Deployment:
             "SEGINT_REDIS_URL": self.settings.redis_url,
             "SEGINT_REDIS_NAMESPACE": self.settings.redis_namespace,
             "SEGINT_VOLUME_DIR": str(self.settings.volume_dir),
-            "SEGINT_JANITOR_INTERVAL_SECONDS": "0.2",
+            "SEGINT_JANITOR_INTERVAL_SECONDS": "0.5",  # many API processes are alive at once
             "SEGINT_AUTH": "required",
             "SEGINT_TRUSTED_NETWORKS": "127.0.0.1",
             "SEGINT_MIN_FREE_BYTES": "0",  # the disk that tests run on may be nearly full

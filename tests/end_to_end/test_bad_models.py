@@ -88,14 +88,15 @@ def test_a_file_that_is_no_model_fails_the_job_with_the_reason(
     deployment: Deployment, tmp_path: Path, content: bytes, words: str
 ) -> None:
     # Given a model version whose file is not a model
-    family = FAMILY.replace('"Faulty"', '"No model"').replace('"faulty"', '"no-model"')
+    model_id = f"no model of {len(content)} bytes"
+    family = FAMILY.replace('"Faulty"', f'"{model_id}"').replace('"faulty"', f'"{model_id}"')
     (tmp_path / "model.pt").write_bytes(content)
     with deployment.library() as library:
         library.import_family_json(family)
-        library.attach("no-model", runtime="pytorch", file=tmp_path / "model.pt", allow_pickle=True)
+        library.attach(model_id, runtime="pytorch", file=tmp_path / "model.pt", allow_pickle=True)
     # When it is asked for a segmentation
-    job_id = deployment.submit(body_asking_for(Behaviour.GOOD), "no-model")
-    progress = deployment.finished(job_id, "no-model")
+    job_id = deployment.submit(body_asking_for(Behaviour.GOOD), model_id)
+    progress = deployment.finished(job_id, model_id)
     # Then that fails at the first attempt, in words
     assert progress.error_code is JobErrorCode.INTERNAL
     assert words in progress.error_text
