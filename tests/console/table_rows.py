@@ -1,7 +1,10 @@
 """Rows for every table of the console, two that differ at the least, and what keeps one of them and drops the other."""
 
+import csv
+import io
 from datetime import UTC, datetime
 from functools import partial
+from urllib.parse import urlencode
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -10,6 +13,7 @@ from services.core.db import feedback as feedback_rows
 from services.core.db import tokens
 from services.core.db.tables import SegmentationJobRow
 from services.core.feedback import Feedback, StructureComment, Telemetry
+from tests.console.visitor import Visitor
 from tests.deployment import SAMPLE_MODEL, Deployment
 
 PROSTATE = """{
@@ -28,6 +32,20 @@ PROSTATE = """{
 FAILED, WAITING = UUID(int=1), UUID(int=2)
 HTML = "<script>document.title='owned'</script><img src=x onerror=alert(1)>"
 FORMULAS = ("+1+1", "-1", "@SUM(A1)", "\t=1", " =1")
+
+
+TABLES = ["family", "version", "structure", "input-channel", "body-part", "job", "feedback", "structure-comment"]
+TABLES += ["telemetry"]
+FOR_ADMINISTRATORS = ["account", "token", "audit"]
+
+
+def exported(who: Visitor, key: str, **listed: str) -> list[dict[str, str]]:
+    """The rows of the table's first page, as CSV gives them; `listed` is what the list's address would hold."""
+    fields = {"format": "csv", "scope": "page", "filename": key, "csrftoken": who.token}
+    query = {"name": "export", "all": "1", "_list_query": urlencode({"page_size": "100"} | listed)}
+    answer = who.client.post(f"{who.url}/admin/_api/{key}/action", params=query, data=fields)
+    assert answer.status_code == 200, answer.text
+    return list(csv.DictReader(io.StringIO(answer.text)))
 
 
 def fill(deployment: Deployment) -> None:

@@ -1,5 +1,6 @@
 """Filters of the tables' columns: texts take words as they are, and compare what people read."""
 
+from abc import abstractmethod
 from typing import Any
 
 from sqlalchemy import ColumnElement, Text, cast, func, not_
@@ -28,9 +29,9 @@ class TextFilter(BaseFilter):
         view: Any = ctx.view
         return self.keeps(cast(view.in_sql(ctx.field_name), Text), ctx.value)
 
+    @abstractmethod
     def keeps(self, text: ColumnElement[str], value: str) -> ColumnElement[bool]:
         """Whether it keeps a row with `text`."""
-        raise NotImplementedError
 
 
 class Contains(TextFilter):
