@@ -116,7 +116,8 @@ def _read(artifact: Path, tf: Any) -> Any:
 
 
 def _function(loaded: Any, tf: Any) -> tuple[Callable[[Any], Any], Any, list[str]]:
-    """What to call with one tensor, the TensorSpec of that, and the names of its outputs where it returns a dict.
+    """What to call with one tensor, the TensorSpec of that, and the names of its outputs where it returns a dict,
+    sorted: the file has them in a map of protobuf's, whose order is another in each process.
 
     Raises ModelFailed.
     """
@@ -126,14 +127,14 @@ def _function(loaded: Any, tf: Any) -> tuple[Callable[[Any], Any], Any, list[str
         _, inputs = signature.structured_input_signature
         image = _only(list(inputs.values()))
         [name] = inputs
-        return lambda values: signature(**{name: values}), image, list(signature.structured_outputs)
+        return lambda values: signature(**{name: values}), image, sorted(signature.structured_outputs)
     call = getattr(loaded, "__call__", None)  # noqa: B004 - its traces are what is asked for
     for traced in getattr(call, "concrete_functions", []):
         arguments, keywords = traced.structured_input_signature
         inputs = [spec for spec in tf.nest.flatten((arguments, keywords)) if isinstance(spec, tf.TensorSpec)]
         image = _only(inputs)
         answer = traced.structured_outputs
-        return loaded, image, list(answer) if isinstance(answer, Mapping) else []
+        return loaded, image, sorted(answer) if isinstance(answer, Mapping) else []
     listed = ", ".join(sorted(signatures)) or "none"
     raise ModelFailed(
         f"The SavedModel has no signature {SIGNATURE} (it has {listed}) and cannot be called itself; save it with "
