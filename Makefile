@@ -107,7 +107,7 @@ bench-load: $(STAMP) ## load a deployment with 32 clients for two minutes on two
 	$(BIN)/python -m benchmarks.load
 
 .PHONY: bench-engine
-bench-engine: $(STAMP) ## time the engine around a U-Net on 512x512x200 voxels (six minutes on two cores); prints JSON
+bench-engine: $(STAMP) ## time the engine around a U-Net on 512x512x200 voxels, for two overlaps (ten minutes on two cores); prints JSON
 	$(BIN)/python -m benchmarks.engine
 
 .PHONY: bench-viewer

@@ -1,8 +1,9 @@
 """Time the engine around a network: 512×512×200 voxels, fourteen structures, a 3D U-Net of twenty million parameters.
 
-Prints JSON: seconds of each stage, what lies around the forward passes as a share of them, peak memory of device and
-host, and beside it the same forward passes in a bare loop with nothing around them. Needs PyTorch, NumPy and MONAI
-only, so that it also runs on a bare GPU machine; neither database nor Redis is imported.
+Prints JSON, an object for each overlap of the patches: seconds of each stage, what lies around the forward passes as a
+share of them, peak memory of device and host, and beside it the same forward passes in a bare loop with nothing around
+them. Needs PyTorch, NumPy and MONAI only, so that it also runs on a bare GPU machine; neither database nor Redis is
+imported.
 """
 
 import argparse
@@ -38,6 +39,8 @@ from services.worker.masks import Masks, plane_count
 STRUCTURES = 14
 CHANNELS, STRIDES, UNITS = (32, 64, 128, 256, 512), (2, 2, 2, 2), 2
 """Of MONAI's U-Net: 19.2 million parameters with fifteen outputs."""
+OVERLAPS = (0.25, 0.5)
+"""The default of MONAI and SegInt, and nnU-Net's (its tile_step_size): fewer and more passes for as many voxels."""
 Seconds = dict[str, float]
 
 
@@ -45,17 +48,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", type=int, nargs=3, default=(200, 512, 512), metavar=("DEPTH", "HEIGHT", "WIDTH"))
     parser.add_argument("--patch", type=int, nargs=3, default=(96, 96, 96), metavar=("DEPTH", "HEIGHT", "WIDTH"))
-    parser.add_argument("--overlap", type=float, default=0.25)
+    parser.add_argument("--overlap", type=float, nargs="+", default=OVERLAPS, metavar="SHARE")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--runs", type=int, default=1, help="measured jobs, each followed by a bare loop")
     parser.add_argument(
         "--bare-patches", type=int, default=0, help="patches of the bare loop; 0 for as many as a job has"
     )
-    print(json.dumps(measured(parser.parse_args()), indent=2))
+    arguments = parser.parse_args()
+    print(json.dumps([measured(arguments, overlap) for overlap in arguments.overlap], indent=2))
 
 
-def measured(arguments: argparse.Namespace) -> dict[str, Any]:
+def measured(arguments: argparse.Namespace, overlap: float) -> dict[str, Any]:
     device = torch.device(arguments.device)
     shape, patch = tuple(arguments.shape), tuple(arguments.patch)
     half = torch.float16 if device.type == "cuda" else torch.float32
@@ -67,9 +71,9 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     load_seconds = time.perf_counter() - started
     compressed = scan(shape)
     raw_bytes = 2 * int(np.prod(shape))
-    patches = int(np.prod([len(starts) for starts in patch_starts(shape, patch, arguments.overlap)]))
+    patches = int(np.prod([len(starts) for starts in patch_starts(shape, patch, overlap)]))
     predictor = Timed(network, device, half)
-    model = engine.EngineModel(spec(), options(patch, arguments), predictor)
+    model = engine.EngineModel(spec(), options(patch, overlap, arguments), predictor)
 
     warm_up = torch.zeros((arguments.batch, 1, *patch), device=device)
     with torch.inference_mode():
@@ -102,7 +106,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
             "structures": STRUCTURES,
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "patch": patch,
-            "overlap": arguments.overlap,
+            "overlap": overlap,
             "patches": patches,
             "precision": str(half).removeprefix("torch."),
         },
@@ -219,7 +223,7 @@ def spec() -> ModelSpec:
     return ModelSpec("benchmark", "pytorch", structures=structures, channels=("CT",))
 
 
-def options(patch: tuple[int, ...], arguments: argparse.Namespace) -> Any:
+def options(patch: tuple[int, ...], overlap: float, arguments: argparse.Namespace) -> Any:
     """The options of such a model, as plain values: their schema needs pydantic, which a bare machine lacks."""
     scaling = SimpleNamespace(intensity_window=(-1000.0, 1000.0), normalisation=Normalisation.UNIT_RANGE)
     cleanup = SimpleNamespace(fill_holes=False, largest_component=False, minimum_volume_mm3=0.0)
@@ -235,7 +239,7 @@ def options(patch: tuple[int, ...], arguments: argparse.Namespace) -> Any:
             device=arguments.device,
             precision=Precision.AUTO,
             patch=patch,
-            overlap=arguments.overlap,
+            overlap=overlap,
             blending=Blending.GAUSSIAN,
             batch=arguments.batch,
             flips=(),

@@ -92,8 +92,8 @@ def test_what_is_held_does_not_grow_with_the_volume() -> None:
     boxes = blended(shape, patch, 0.25, Blending.GAUSSIAN, 1, score, CPU, torch.float16, lambda _: False)
     for _ in boxes:
         local = boxes.gi_frame.f_locals  # type: ignore[attr-defined] # a generator's own names
-        carried = [kept for carry in (local["middle"], local["inner"]) for kept in carry._kept.values()]
-        held.append(sum(tensor.numel() for tensor in [*carried, local["plane"]._kept, local["room"]]))
+        carried = [kept for carry in ("plane", "middle", "inner") for kept in local[carry]._kept.values()]
+        held.append(sum(tensor.numel() for tensor in [*carried, local["room"]]))
     # Then what waits for later patches is a few planes of it
     assert 0 < max(held) < outputs * np.prod(shape) / 20
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,13 +13,11 @@ from torch import Tensor
 from services.core.errors import ModelFailed
 from services.core.model_choices import MOST_OUTPUTS, Activation, Decision
 from services.core.model_spec import StructureSpec
+from services.worker.engine.argmax import Argmax
 from services.worker.masks import BITS, plane_count
 
 if TYPE_CHECKING:
     from services.core.model_options import ModelOptions
-
-ARGMAX_TYPES = frozenset({torch.float32, torch.float64, torch.int32, torch.int64})
-"""That hold every label below MOST_OUTPUTS."""
 
 Outputs = tuple[tuple[int, ...], ...]
 """Per structure, the outputs or labels that make it up."""
@@ -29,7 +27,7 @@ class ScoresOverflowed(Exception):
     """Scores were too large for half precision; to be asked for again in single precision."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decider:
     """How one model's outputs become masks; made once its first answer has shown what they are."""
 
@@ -42,6 +40,9 @@ class Decider:
     ignored: frozenset[int] | None
     """Labels that belong to no structure; None: all that are not mapped."""
     structures: tuple[StructureSpec, ...]
+    _argmax: Argmax = field(init=False, default_factory=Argmax)
+    _tables: Sequence[Tensor] = field(init=False, default=())
+    """For each plane the bits of every label, on the device that outputs are on; made when first needed."""
 
     def bits(self, outputs: Tensor, weights: Tensor | None = None, *, exact: bool = True) -> NDArray[np.uint8]:
         """Planes of bits, as `Masks` has them, of outputs with the shape (outputs, depth, height, width).
@@ -56,7 +57,7 @@ class Decider:
         if not exact and self.decision is not Decision.ARGMAX and not bool(torch.isfinite(outputs).all()):
             raise ScoresOverflowed
         if self.decision is Decision.ARGMAX:
-            labels, greatest = _argmax(outputs)  # the same for a weighted sum and for its average
+            labels, greatest = self._argmax(outputs)  # the same for a weighted sum and for its average
             # Of each voxel one look is enough: a NaN is the greatest of all, and what is lost is at most the greatest.
             # And of all voxels one sum, as it nearly always is: whatever is not finite makes it so.
             if greatest.is_floating_point() and not math.isfinite(float(greatest.sum())):
@@ -64,7 +65,6 @@ class Decider:
                     raise ScoresOverflowed
                 if bool(torch.isnan(greatest).any()):
                     refuse_nan(outputs)
-            count = outputs.shape[0]
         else:
             if weights is not None:
                 outputs = outputs.div_(weights)
@@ -72,10 +72,14 @@ class Decider:
                 refuse_nan(outputs)
             if self.decision is Decision.THRESHOLD:
                 return self._above_threshold(outputs)
-            labels, count = self._checked_labels(outputs[0])
-        places = labels.flatten().int()
-        planes = [plane.index_select(0, places).view(labels.shape) for plane in self._table(count, labels.device)]
-        return _on_cpu(torch.stack(planes))
+            labels = self._checked_labels(outputs[0])
+        if not self._tables:
+            self._tables = self._made_tables(max(MOST_OUTPUTS, len(outputs)), labels.device)
+        planes = torch.empty((len(self._tables), *labels.shape), dtype=torch.uint8, device=labels.device)
+        places = labels.flatten()
+        for plane, table in zip(planes, self._tables, strict=True):
+            torch.index_select(table, 0, places, out=plane.view(-1))
+        return _on_cpu(planes)
 
     def _above_threshold(self, outputs: Tensor) -> NDArray[np.uint8]:
         if self.activation is Activation.SIGMOID:
@@ -92,7 +96,7 @@ class Decider:
                 planes[plane] |= above.to(torch.uint8) << bit
         return _on_cpu(planes)
 
-    def _checked_labels(self, values: Tensor) -> tuple[Tensor, int]:
+    def _checked_labels(self, values: Tensor) -> Tensor:
         labels = values.long()
         if values.is_floating_point() and bool((labels != values).any()):
             raise ModelFailed(
@@ -113,17 +117,14 @@ class Decider:
                     f"{_named(self.structures, self.outputs)}. Declare a structure for each, map them, or name them in "
                     "ignored_outputs."
                 )
-        return labels, greatest + 1
+        return labels
 
-    def _table(self, count: int, device: torch.device) -> Tensor:
-        """For each plane, the bits of every label below `count`."""
-        table = np.zeros((plane_count(len(self.outputs)), count), np.uint8)
+    def _made_tables(self, labels: int, device: torch.device) -> Sequence[Tensor]:
+        table = np.zeros((plane_count(len(self.outputs)), labels), np.uint8)
         for structure, members in enumerate(self.outputs):
             plane, bit = divmod(structure, BITS)
-            for label in range(1, count) if self.any_label else members:
-                if label < count:
-                    table[plane, label] |= 1 << bit
-        return torch.from_numpy(table).to(device)
+            table[plane, slice(1, None) if self.any_label else list(members)] |= np.uint8(1 << bit)
+        return tuple(torch.from_numpy(table).to(device))
 
 
 def decider(
@@ -221,25 +222,6 @@ def _named(structures: Sequence[StructureSpec], members: Outputs) -> str:
 def _listed(numbers: Sequence[int], most: int = 8) -> str:
     more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
     return ", ".join(map(str, numbers[:most])) + more
-
-
-def _argmax(outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """The first of the greatest outputs in each voxel, as whole numbers, and its value."""
-    if outputs.device.type != "cpu":
-        greatest, labels = outputs.max(dim=0)
-        return labels, greatest
-    if outputs.dtype not in ARGMAX_TYPES:
-        outputs = outputs.float()  # exact for all others
-    # Whole vectors at a time, which torch's max and argmax across the first axis are not, nor comparisons to anything
-    # but their own type: labels are in the type of the outputs, which has to have room for them.
-    greatest = outputs[0].clone(memory_format=torch.contiguous_format)
-    labels = torch.zeros_like(greatest)
-    greater = torch.empty_like(greatest)
-    for index, output in enumerate(outputs[1:], start=1):
-        torch.gt(output, greatest, out=greater)
-        torch.maximum(labels, greater.mul_(index), out=labels)
-        torch.maximum(greatest, output, out=greatest)
-    return labels, greatest
 
 
 def refuse_nan(outputs: Tensor) -> None:

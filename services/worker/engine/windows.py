@@ -77,7 +77,7 @@ def blended(
     )
     lines = [_Line(starts[axis], patch[axis], shape[axis]) for axis in axes]
     add = _Addition()
-    plane = _Plane(axes[0], lines[0], shape, carried, add)
+    plane = _Plane(axes[0], lines[0], carried, add)
     middle, inner = _Carry(axes[1], lines[1], carried, add), _Carry(axes[2], lines[2], carried, add)
     room: Tensor | None = None
     outputs = sums = 0
@@ -197,16 +197,15 @@ class _Carry:
 
 
 class _Plane:
-    """The same along the outermost axis, where what is kept reaches across the whole grid."""
+    """The same along the outermost axis, where what is kept reaches across the whole grid: a piece for each column."""
 
-    def __init__(self, axis: int, line: _Line, shape: Shape, carried: torch.dtype, add: _Addition) -> None:
+    def __init__(self, axis: int, line: _Line, carried: torch.dtype, add: _Addition) -> None:
         self._axis = axis
         self._carried = carried
         self._line = line
         self._add = add
-        self._shape = list(shape)
-        self._shape[axis] = max(map(line.kept, range(len(line.starts))))
-        self._kept: Tensor | None = None
+        self._most = max(map(line.kept, range(len(line.starts))))
+        self._kept: dict[tuple[int, ...], Tensor] = {}
 
     def add(self, position: int, slab: slice, columns: Sequence[slice], block: Tensor) -> slice | None:
         """Add what is kept of the patches before to a slab of the patch at that position.
@@ -220,11 +219,12 @@ class _Plane:
         Returns:
             The range of the grid along this axis if that is finished, None if it is kept.
         """
-        if self._kept is None:
-            self._kept = block.new_empty((len(block), *self._shape), dtype=self._carried)
-        where = [slice(None), *columns]
-        where[1 + self._axis] = slice(None)
-        kept = self._kept[tuple(where)]
+        place = tuple(columns[axis].start for axis in range(3) if axis != self._axis)
+        kept = self._kept.get(place)
+        if kept is None:
+            shape = list(block.shape)
+            shape[1 + self._axis] = self._most
+            kept = self._kept[place] = block.new_empty(shape, dtype=self._carried)
         common = slice(slab.start, min(slab.stop, self._line.kept(position)))
         if common.start < common.stop:
             part = _across(block, self._axis, slice(0, common.stop - common.start))
