@@ -40,8 +40,8 @@ class Decider:
     ignored: frozenset[int] | None
     """Labels that belong to no structure; None: all that are not mapped."""
     structures: tuple[StructureSpec, ...]
-    _argmax: Argmax = field(init=False, default_factory=Argmax)
-    _tables: Sequence[Tensor] = field(init=False, default=())
+    _argmax: Argmax = field(init=False, repr=False, compare=False, default_factory=Argmax)
+    _tables: Sequence[Tensor] = field(init=False, repr=False, compare=False, default=())
     """For each plane the bits of every label, on the device that outputs are on; made when first needed."""
 
     def bits(self, outputs: Tensor, weights: Tensor | None = None, *, exact: bool = True) -> NDArray[np.uint8]:
