@@ -49,7 +49,7 @@ class Blending(StrEnum):
 
 class Precision(StrEnum):
     AUTO = "auto"
-    """float16 on a GPU, float32 on a CPU."""
+    """float16 on a GPU; on a CPU float32, or that of the network's weights."""
     FLOAT32 = "float32"
     """Single precision everywhere: no autocast."""
     FLOAT16 = "float16"

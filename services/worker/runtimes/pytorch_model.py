@@ -17,7 +17,7 @@ from torch import nn
 from torch.func import functional_call
 
 from services.core.errors import ModelFailed
-from services.core.model_choices import Call
+from services.core.model_choices import Call, Precision
 from services.core.model_options import ModelOptions
 from services.core.model_spec import ModelSpec
 from services.worker.engine.devices import device_of, is_out_of_memory, precision_of
@@ -94,6 +94,9 @@ def load(spec: ModelSpec, options: ModelOptions) -> LoadedModel:
     if device.type == "cuda" and options.call is not Call.ARRAY and form is not ArtifactForm.EXPORTED:
         network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # torch's own gap
     precision = precision_of(options, device)
+    if options.inference.precision is Precision.AUTO and precision is torch.float32:
+        # Torch refuses to convolve an image in single precision with weights in half.
+        precision = next((weights.dtype for weights in _in_half(network).values()), precision)
     predictor = TorchPredictor(network, device, precision)
     single = None if precision is torch.float32 else TorchPredictor(_single(network, form), device, torch.float32)
     # TorchScript and exported programs know no ndarray.
