@@ -205,9 +205,9 @@ def test_what_runs_a_version_that_has_jobs_stays(
         other = tmp_path / "other.pt"
         other.write_bytes(b"other weights")
         for wanted, said in (
-            ({"file": other, "options": {"call": "tensor"}}, "another file. Make a new version"),
-            ({"file": file}, "another options"),
-            ({"file": file, "options": {"call": "tensor"}, "allow_pickle": True}, "another allow pickle"),
+            ({"file": other, "options": {"call": "tensor"}}, "this differs in file. Make a new version"),
+            ({"file": file}, "differs in options"),
+            ({"file": file, "options": {"call": "tensor"}, "allow_pickle": True}, "differs in allow pickle"),
         ):
             with pytest.raises(CatalogueConflict, match=said):
                 library.attach(SAMPLE_MODEL, runtime="pytorch", check=lambda _: pytest.fail("tried"), **wanted)

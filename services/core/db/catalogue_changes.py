@@ -89,8 +89,8 @@ def change_by_attaching(
     conflict = ""
     if changed and _used(session, model_id):
         conflict = (
-            f"The version «{model_id}» has jobs, so what runs it stays as they ran it, and this is another "
-            f"{', '.join(changed)}. Make a new version of it, by New version on the console's page Models, or under "
+            f"The version «{model_id}» has jobs, so what runs it stays as they ran it, and this differs "
+            f"in {', '.join(changed)}. Make a new version of it, by New version on the console's page Models, or under "
             "another identifier in the family's file with `segint models import`, and attach to that one."
         )
     return AttachmentChange(changed, conflict)
