@@ -141,3 +141,19 @@ def test_what_is_compiled_in_half_precision(
         artifact = compiled(tmp_path, network)
     with pytest.raises(ModelFailed, match=r"call float\(\) on the network before it is scripted or exported"):
         segmented(steep_spec(artifact, WHOLE, precision), BRIGHT)
+
+
+def test_a_constant_in_half_precision_makes_no_network_one(tmp_path: Path) -> None:
+    # Given a network in single precision with a buffer in half, whose scores half precision cannot hold
+    source = SOURCE.replace(
+        "bias=False)", 'bias=False)\n        self.register_buffer("kept", torch.zeros(1, dtype=torch.float16))'
+    )
+    module = write_source(tmp_path, source, "steep")
+    weights = {"scores.weight": torch.tensor([200.0, 400.0]).view(2, 1, 1, 1, 1), "kept": torch.zeros(1).half()}
+    torch.save(weights, tmp_path / "steep.pt")
+    heard = Heard()
+    # When it segments, then it does so in single precision at once
+    spec = steep_spec(tmp_path / "steep.pt", WHOLE, "auto", module=module, module_name="steep")
+    (mask,) = segmented(spec, BRIGHT, heard=heard)
+    np.testing.assert_array_equal(mask, BRIGHT.voxels > 0)
+    assert heard.notes == []

@@ -96,12 +96,18 @@ def load(spec: ModelSpec, options: ModelOptions) -> LoadedModel:
     precision = precision_of(options, device)
     if options.inference.precision is Precision.AUTO and precision is torch.float32:
         # Torch refuses to convolve an image in single precision with weights in half.
-        precision = next((weights.dtype for weights in _in_half(network).values()), precision)
+        precision = _own_precision(network)
     predictor = TorchPredictor(network, device, precision)
     single = None if precision is torch.float32 else TorchPredictor(_single(network, form), device, torch.float32)
     # TorchScript and exported programs know no ndarray.
     model = EngineModel(spec, options, predictor, takes_tensor=form in COMPILED, single=single)
     return with_unused_gpu_noted(model, options, device, places_itself=form not in COMPILED)
+
+
+def _own_precision(network: nn.Module) -> torch.dtype:
+    """What all of its weights are in, where that is half precision; single precision for any other."""
+    [precision, *others] = {weights.dtype for weights in network.parameters()} or {torch.float32}
+    return precision if precision in HALF and not others else torch.float32
 
 
 def _single(network: nn.Module, form: ArtifactForm) -> Network:
