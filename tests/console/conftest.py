@@ -1,4 +1,4 @@
-"""A browser for tests, which are skipped where there is none."""
+"""A browser for tests, which are skipped where there is none; and an administrator."""
 
 from collections.abc import Iterator
 
@@ -7,6 +7,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from services.api.console.viewer.viewer import ASSETS
 from tests.console import chromium
+from tests.console.visitor import Visitor, visitor
+from tests.deployment import Deployment
 
 EXPECT_MILLISECONDS = 60_000
 """Far more than a page needs on a machine that has nothing else to do; Playwright's own 5 s are not."""
@@ -36,3 +38,10 @@ def page(browser: Browser) -> Iterator[Page]:
     context.set_default_timeout(EXPECT_MILLISECONDS)
     yield context.new_page()
     context.close()
+
+
+@pytest.fixture
+def ada(deployment: Deployment) -> Iterator[Visitor]:
+    """The administrator of a module's deployment, logged in."""
+    with visitor(deployment, "ada") as found:
+        yield found

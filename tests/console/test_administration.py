@@ -1,7 +1,6 @@
 """Accounts, tokens and the audit: for administrators, who make, change and end them in the console."""
 
 import re
-from collections.abc import Iterator
 from html import unescape
 
 import pytest
@@ -18,12 +17,6 @@ def deployment(new_deployment: MakeDeployment) -> Deployment:
     for name, role in (("ada", "admin"), ("mo", "modeller"), ("vic", "viewer")):
         create_account(made, name, role)
     return made
-
-
-@pytest.fixture
-def ada(deployment: Deployment) -> Iterator[Visitor]:
-    with visitor(deployment, "ada") as found:
-        yield found
 
 
 @pytest.mark.parametrize("name", ["vic", "mo"])

@@ -1,6 +1,6 @@
 """Logging in, staying in, and being out: what OWASP's lists on sessions and request forgery ask for."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -31,12 +31,6 @@ def deployment(new_deployment: MakeDeployment) -> Deployment:
     for name, role in (("ada", "admin"), ("olga", "operator"), ("mo", "modeller"), ("vic", "viewer")):
         create_account(made, name, role)
     return made
-
-
-@pytest.fixture
-def ada(deployment: Deployment) -> Iterator[Visitor]:
-    with visitor(deployment, "ada") as found:
-        yield found
 
 
 def test_without_a_session_every_page_leads_to_the_login_page(deployment: Deployment) -> None:

@@ -27,12 +27,6 @@ def deployment(new_deployment: MakeDeployment) -> Deployment:
     return made
 
 
-@pytest.fixture
-def ada(deployment: Deployment) -> Iterator[Visitor]:
-    with visitor(deployment, "ada") as found:
-        yield found
-
-
 @pytest.fixture(scope="module")
 def reader(deployment: Deployment) -> Iterator[Visitor]:
     """Logged in once, for tests that change nothing: a password's hash costs more than all of their requests."""
