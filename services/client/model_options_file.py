@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from services.core.errors import InvalidParameter
+from services.core.options_text import load_yaml
 
 MOST_BYTES = 1024**2
 """Far above any file of options; a model file given by mistake ends here."""
@@ -19,6 +20,7 @@ def read_options(file: Path | None, pairs: Sequence[str]) -> dict[str, Any]:
     A value that parses as JSON is that, any other its own text.
 
     Raises:
+        InvalidModel: the file uses aliases, or gives a name two values.
         InvalidParameter: the file cannot be read or is no mapping, or a pair is not KEY=VALUE.
     """
     options = {} if file is None else _of_file(file)
@@ -43,10 +45,10 @@ def _of_file(file: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > MOST_BYTES:
             raise InvalidParameter(f"{file} is no file of options: it is larger than {MOST_BYTES} bytes.")
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = load_yaml(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidParameter(f"{file} cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InvalidParameter(f"{file} is not YAML ({' '.join(str(error).split())[:300]}).") from error
     if content is None:
         return {}

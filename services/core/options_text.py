@@ -11,7 +11,8 @@ MOST_CHARACTERS = 64 * 1024
 
 
 class _Loader(yaml.SafeLoader):
-    """Without aliases: a few lines of them stand for more than fits into any memory."""
+    """Without aliases: a few lines of them stand for more than fits into any memory. And without second values, of
+    which PyYAML would take the last and say nothing."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """As PyYAML asks for it."""
@@ -19,17 +20,34 @@ class _Loader(yaml.SafeLoader):
             raise InvalidModel("The options use YAML's aliases (*name); write the values out.")
         return super().compose_node(parent, index)
 
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """As PyYAML asks for it."""
+        node = super().compose_mapping_node(anchor)
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InvalidModel(f"The options have {', '.join(twice)} twice; keep the one that is meant.")
+        return node
+
+
+def load_yaml(text: str) -> Any:
+    """What `text` holds.
+
+    Raises InvalidModel for aliases and for names that have two values; yaml.YAMLError, RecursionError or ValueError
+    where it is no YAML.
+    """
+    return yaml.load(text, _Loader)  # noqa: S506 # a safe loader, with less allowed
+
 
 def parse_options(text: str) -> dict[str, Any]:
     """The options that `text` holds; none for an empty text.
 
     Raises:
-        InvalidModel: it is too long, no YAML, or no mapping of names to values.
+        InvalidModel: it is too long, no YAML, or no mapping of names to one value each.
     """
     if len(text) > MOST_CHARACTERS:
         raise InvalidModel(f"The options are longer than {MOST_CHARACTERS} characters; leave out what is default.")
     try:
-        content = yaml.load(text, _Loader)  # noqa: S506 # a safe loader, with less allowed
+        content = load_yaml(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InvalidModel(f"The options are not YAML ({' '.join(str(error).split())[:300]}).") from error
     if content is None:

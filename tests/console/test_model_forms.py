@@ -79,6 +79,7 @@ def test_a_colour_out_of_range_is_refused(mo: Visitor, color: str) -> None:
         ({"options": "call: [unclosed"}, "not YAML"),
         ({"options": "call: juggling"}, "options cannot be used"),
         ({"options": "a: &a [1]\nb: *a"}, "aliases"),
+        ({"options": "call: array\ncall: tensor"}, "have call twice"),
     ],
 )
 def test_a_form_that_cannot_be_used_is_told_by_its_field(mo: Visitor, fields: dict[str, Any], sentence: str) -> None:

@@ -9,7 +9,7 @@ from google.protobuf import json_format
 
 from services.client.local.sample import SAMPLE_FAMILY, ensure_sample
 from services.client.model_options_file import read_options
-from services.core.errors import InvalidParameter
+from services.core.errors import InvalidModel, InvalidParameter
 from services.core.settings import Settings
 from services.core.wire._pb import Model_pb2
 from tests.local.administrator import MODEL, Administrator, listed, network
@@ -150,6 +150,21 @@ def test_what_is_no_file_of_options_is_refused(
         file.write_bytes(content)
     with pytest.raises(InvalidParameter, match=said):
         read_options(file, pairs)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("call: tensor\ncall: array\n", "have call twice; keep"),
+        ("inference: {batch: 1, overlap: 0.5, batch: 2}", "have batch twice; keep"),
+        ("a: &a [1]\nb: *a", "aliases"),
+    ],
+)
+def test_no_option_is_taken_from_a_file_that_gives_it_two_values(tmp_path: Path, content: str, said: str) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(InvalidModel, match=said):
+        read_options(file, [])
 
 
 # --- Dry runs ------------------------------------------------------------------------------------------------
