@@ -28,6 +28,7 @@ BUILD_ASSETS := $(BIN)/python services/api/console/build_assets.py
 .PHONY: install
 install: $(STAMP) ## make .venv with the segint command, and the scan viewer where npm's registry can be reached
 	@$(MAKE) --no-print-directory --question $(VIEWER)/static/viewer.js || $(BUILD_ASSETS) --optional
+	@$(MAKE) --no-print-directory --question $(LIBRARY) || $(COMPILE) --optional
 	@echo "$(BIN)/segint is installed"
 
 $(VIEWER)/static/viewer.js: $(VIEWER_SOURCES) | $(STAMP)
@@ -35,6 +36,16 @@ $(VIEWER)/static/viewer.js: $(VIEWER_SOURCES) | $(STAMP)
 
 .PHONY: console-assets
 console-assets: $(VIEWER)/static/viewer.js ## build the scan viewer's script from npm packages; it becomes part of the wheel
+
+COMPILED := services/worker/engine/compiled
+LIBRARY := $(COMPILED)/libsums-aarch64.so
+COMPILE := $(BIN)/python $(COMPILED)/build.py
+
+$(LIBRARY): $(COMPILED)/sums.c $(COMPILED)/build.py | $(STAMP)  # the last one made
+	$(COMPILE)
+
+.PHONY: compiled
+compiled: $(LIBRARY) ## compile the engine's sums in C, with Clang from a Python wheel; they become part of the wheel
 
 .PHONY: browser
 browser: ## install Debian's Chromium for the browser tests, where this is root and it is missing
@@ -135,5 +146,5 @@ lock: $(STAMP) ## refresh requirements/locked.txt from pyproject.toml
 
 .PHONY: clean
 clean: ## remove what the other targets made, .venv included
-	rm -rf $(VIEWER)/static $(VIEWER)/frontend/node_modules
+	rm -rf $(VIEWER)/static $(VIEWER)/frontend/node_modules $(COMPILED)/*.so
 	rm -rf $(VENV) demo-output .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

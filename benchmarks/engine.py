@@ -30,6 +30,7 @@ from benchmarks.engine_ends import CODEC, decode, encoding, encoding_of_shapes, 
 from services.core.model_choices import Activation, Blending, Call, Decision, Normalisation, Precision
 from services.core.model_spec import ModelSpec, StructureSpec
 from services.core.volumes import Geometry, Volume
+from services.worker.engine import compiled
 from services.worker.engine import model as engine
 from services.worker.engine.decisions import Decider
 from services.worker.engine.preprocessing import ModelInput
@@ -100,6 +101,7 @@ def measured(arguments: argparse.Namespace, overlap: float) -> dict[str, Any]:
             "torch": torch.__version__,
             "python": platform.python_version(),
             "codec": CODEC,
+            "sums": "compiled" if device.type == "cpu" and compiled.is_available() else "PyTorch",
         },
         "job": {
             "shape": shape,

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+from services.worker.engine import compiled
+
 BARE = """
 import sys
 from importlib.abc import MetaPathFinder
@@ -41,6 +43,7 @@ def test_a_bare_machine_is_enough() -> None:
     assert (quarter["machine"]["codec"], quarter["job"]["patches"], half["job"]["patches"]) == ("zlib", 8, 8)
     assert (quarter["job"]["overlap"], half["job"]["overlap"]) == (0.25, 0.5)
     for job in (quarter, half):
+        assert job["machine"]["sums"] == ("compiled" if compiled.is_available() else "PyTorch")
         stages = {"decode", "to_device", "preprocess", "forward", "blend", "argmax", "encode", "total"}
         assert set(job["seconds"]) == stages
         assert all(seconds > 0 for seconds in job["seconds"].values())

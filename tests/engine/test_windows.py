@@ -11,7 +11,7 @@ from torch import Tensor
 from services.core.errors import ModelFailed
 from services.core.model_choices import Blending
 from services.core.volumes import Shape, Volume
-from services.worker.engine import windows
+from services.worker.engine import compiled, windows
 from services.worker.engine.preprocessing import Start
 from services.worker.engine.windows import blended
 from tests.engine.functions import drawn
@@ -25,8 +25,13 @@ HALF_PRECISION = 4 * 2.0**-11
 @pytest.mark.parametrize("blending", Blending)
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize(
-    ("slab_floats", "carried"),
-    [(1, torch.float32), (4 * 3 * 9 * 10, torch.float32), (windows.SLAB_FLOATS, torch.float16)],
+    ("slab_floats", "carried", "pytorch_only"),
+    [
+        (1, torch.float32, True),  # one layer at a time
+        (4 * 3 * 9 * 10, torch.float32, True),  # a few
+        (windows.SLAB_FLOATS, torch.float16, True),  # all of a patch
+        (windows.SLAB_FLOATS, torch.float16, False),
+    ],
 )
 @pytest.mark.parametrize(
     ("shape", "patch", "overlap"),
@@ -49,9 +54,12 @@ def test_scores_are_those_of_monai(
     batch: int,
     slab_floats: int,
     carried: torch.dtype,
+    pytorch_only: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(windows, "SLAB_FLOATS", slab_floats)  # one layer, a few, all of a patch at once
+    monkeypatch.setattr(windows, "SLAB_FLOATS", slab_floats)
+    if pytorch_only:
+        monkeypatch.setattr(compiled, "is_available", lambda: False)
     # Given a network whose answer depends on where in a patch a voxel lies
     torch.manual_seed(7)
     network = torch.nn.Conv3d(1, 3, 5, padding=2)
@@ -70,11 +78,11 @@ def test_scores_are_those_of_monai(
         expected = sliding_window_inference(volume, patch, batch, network, overlap=overlap, mode=blending.value)
         # When its scores are put together box by box
         found = torch.full((3, *shape), float("nan"))
-        for box, sums, weights in blended(shape, patch, overlap, blending, batch, score, CPU, carried, lambda _: True):
-            assert weights is not None
+        for box, sums in blended(shape, patch, overlap, blending, batch, score, CPU, carried, lambda _: True):
             where = (slice(None), *box)
             assert torch.isnan(found[where]).all()  # each voxel once
-            found[where] = sums / weights
+            *scores, weights = sums.values()
+            found[where] = torch.stack(scores) / weights
     # Then they are MONAI's
     assert isinstance(expected, Tensor)
     tolerance = 1e-5 if carried == torch.float32 else HALF_PRECISION
@@ -92,8 +100,8 @@ def test_what_is_held_does_not_grow_with_the_volume() -> None:
     boxes = blended(shape, patch, 0.25, Blending.GAUSSIAN, 1, score, CPU, torch.float16, lambda _: False)
     for _ in boxes:
         local = boxes.gi_frame.f_locals  # type: ignore[attr-defined] # a generator's own names
-        carried = [kept for carry in ("plane", "middle", "inner") for kept in local[carry]._kept.values()]
-        held.append(sum(tensor.numel() for tensor in [*carried, local["room"]]))
+        carried = [kept for carry in local["carries"] for kept in carry._kept.values()]
+        held.append(sum(tensor.numel() for tensor in carried))
     # Then what waits for later patches is a few planes of it
     assert 0 < max(held) < outputs * np.prod(shape) / 20
 

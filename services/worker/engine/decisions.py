@@ -1,6 +1,5 @@
 """Which voxels belong to which structure: scores or labels to one bit per structure."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from torch import Tensor
 from services.core.errors import ModelFailed
 from services.core.model_choices import MOST_OUTPUTS, Activation, Decision
 from services.core.model_spec import StructureSpec
-from services.worker.engine.argmax import Argmax
+from services.worker.engine.sums import Sums, bits_of
 from services.worker.masks import BITS, plane_count
 
 if TYPE_CHECKING:
@@ -40,46 +39,38 @@ class Decider:
     ignored: frozenset[int] | None
     """Labels that belong to no structure; None: all that are not mapped."""
     structures: tuple[StructureSpec, ...]
-    _argmax: Argmax = field(init=False, repr=False, compare=False, default_factory=Argmax)
-    _tables: Sequence[Tensor] = field(init=False, repr=False, compare=False, default=())
-    """For each plane the bits of every label, on the device that outputs are on; made when first needed."""
+    _bits_of_labels: Tensor | None = field(init=False, repr=False, compare=False, default=None)
+    """On the device that outputs are on; made when first needed."""
 
-    def bits(self, outputs: Tensor, weights: Tensor | None = None, *, exact: bool = True) -> NDArray[np.uint8]:
-        """Planes of bits, as `Masks` has them, of outputs with the shape (outputs, depth, height, width).
+    def bits(self, sums: Sums, *, exact: bool = True) -> NDArray[np.uint8]:
+        """Planes of bits, as `Masks` has them, of what the model returned for a box.
 
         Args:
-            outputs: changed where they have weights.
-            weights: what to divide them by, (depth, height, width), all above zero; an argmax needs no division.
-            exact: False where outputs that are not finite may be finite in single precision.
+            sums: with the sums of their weights, unless the decision is an argmax, which needs no division by them.
+            exact: False where what is not finite may be finite in single precision.
 
         Raises ModelFailed for NaN, and for a label that is nobody's; ScoresOverflowed for what may not be exact.
         """
-        if not exact and self.decision is not Decision.ARGMAX and not bool(torch.isfinite(outputs).all()):
-            raise ScoresOverflowed
         if self.decision is Decision.ARGMAX:
-            labels, greatest = self._argmax(outputs)  # the same for a weighted sum and for its average
-            # Of each voxel one look is enough: a NaN is the greatest of all, and what is lost is at most the greatest.
-            # And of all voxels one sum, as it nearly always is: whatever is not finite makes it so.
-            if greatest.is_floating_point() and not math.isfinite(float(greatest.sum())):
-                if not exact and not bool(torch.isfinite(greatest).all()):
+            planes, finite = sums.greatest(self._table(sums.scores.device, len(sums.scores)))
+            if not finite:
+                values = sums.values()
+                # A NaN is the greatest of all, and what is lost is at most the greatest.
+                if not exact and not bool(torch.isfinite(values.amax(dim=0)).all()):
                     raise ScoresOverflowed
-                if bool(torch.isnan(greatest).any()):
-                    refuse_nan(outputs)
-        else:
-            if weights is not None:
-                outputs = outputs.div_(weights)
-            if outputs.is_floating_point():
-                refuse_nan(outputs)
-            if self.decision is Decision.THRESHOLD:
-                return self._above_threshold(outputs)
-            labels = self._checked_labels(outputs[0])
-        if not self._tables:
-            self._tables = self._made_tables(max(MOST_OUTPUTS, len(outputs)), labels.device)
-        planes = torch.empty((len(self._tables), *labels.shape), dtype=torch.uint8, device=labels.device)
-        places = labels.flatten()
-        for plane, table in zip(planes, self._tables, strict=True):
-            torch.index_select(table, 0, places, out=plane.view(-1))
-        return _on_cpu(planes)
+                refuse_nan(values)
+            return _on_cpu(planes)
+        outputs = sums.values()
+        if not exact and not bool(torch.isfinite(outputs).all()):
+            raise ScoresOverflowed
+        if sums.with_weights:
+            outputs = outputs[:-1].div_(outputs[-1])
+        if outputs.is_floating_point():
+            refuse_nan(outputs)
+        if self.decision is Decision.THRESHOLD:
+            return self._above_threshold(outputs)
+        labels = self._checked_labels(outputs[0])
+        return _on_cpu(bits_of(labels, self._table(labels.device, MOST_OUTPUTS)))
 
     def _above_threshold(self, outputs: Tensor) -> NDArray[np.uint8]:
         if self.activation is Activation.SIGMOID:
@@ -119,12 +110,15 @@ class Decider:
                 )
         return labels
 
-    def _made_tables(self, labels: int, device: torch.device) -> Sequence[Tensor]:
-        table = np.zeros((plane_count(len(self.outputs)), labels), np.uint8)
-        for structure, members in enumerate(self.outputs):
-            plane, bit = divmod(structure, BITS)
-            table[plane, slice(1, None) if self.any_label else list(members)] |= np.uint8(1 << bit)
-        return tuple(torch.from_numpy(table).to(device))
+    def _table(self, device: torch.device, labels: int) -> Tensor:
+        """For each plane the bits of that many labels and outputs, uint8 (planes, labels)."""
+        if self._bits_of_labels is None:
+            table = np.zeros((plane_count(len(self.outputs)), labels), np.uint8)
+            for structure, members in enumerate(self.outputs):
+                plane, bit = divmod(structure, BITS)
+                table[plane, slice(1, None) if self.any_label else list(members)] |= np.uint8(1 << bit)
+            self._bits_of_labels = torch.from_numpy(table).to(device)
+        return self._bits_of_labels
 
 
 def decider(

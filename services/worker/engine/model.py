@@ -18,6 +18,7 @@ from services.worker.engine.cleanup import clean, cleanup_of
 from services.worker.engine.decisions import Decider, ScoresOverflowed, decider, refuse_nan
 from services.worker.engine.predictor import Predictor
 from services.worker.engine.preprocessing import ModelInput, Start, model_input, order_of_channels
+from services.worker.engine.sums import Sums
 from services.worker.masks import Box, Masks
 from services.worker.model_stages import ModelStage, StageSeconds, StageTimes
 from services.worker.watch import Watch
@@ -128,10 +129,11 @@ class EngineModel:
         exact = exact or (self._options.call is not Call.SLIDING_WINDOW and self._single is None)
         decided: Decider | None = None
         try:
-            for box, outputs, weights in self._outputs(data, watch, frugal=frugal, exact=exact):
+            for box, sums in self._outputs(data, watch, frugal=frugal, exact=exact):
                 if decided is None:
-                    decided = self._decider(outputs)
-                plane[(slice(None), *box)] = decided.bits(outputs, weights, exact=exact)
+                    decided = self._decider(sums.scores)
+                plane[(slice(None), *box)] = decided.bits(sums, exact=exact)
+                del sums  # and with it a patch's scores, before the next ones are made
         except (torch.OutOfMemoryError, ScoresOverflowed) as fault:
             return type(fault)
         return None
@@ -142,11 +144,8 @@ class EngineModel:
             self._options, self._structures, outputs.shape[0], whole_numbers=whole, boolean=outputs.dtype == torch.bool
         )
 
-    def _outputs(
-        self, data: ModelInput, watch: Watch, *, frugal: bool, exact: bool
-    ) -> Iterator[tuple[Box, Tensor, Tensor | None]]:
-        """Boxes that make up the model's grid, each with its outputs (outputs, depth, height, width), and with the sum
-        of their weights (depth, height, width) where that is needed."""
+    def _outputs(self, data: ModelInput, watch: Watch, *, frugal: bool, exact: bool) -> Iterator[tuple[Box, Sums]]:
+        """Boxes that make up the model's grid, each with its outputs."""
         scores_on = torch.device("cpu") if frugal else self._predictor.device
         match self._options.call:
             case Call.SLIDING_WINDOW:
@@ -167,7 +166,7 @@ class EngineModel:
 
     def _by_patches(
         self, data: ModelInput, watch: Watch, batch: int, scores_on: torch.device, *, exact: bool
-    ) -> Iterator[tuple[Box, Tensor, Tensor | None]]:
+    ) -> Iterator[tuple[Box, Sums]]:
         inference = self._options.inference
         patch = inference.patch or data.grid.shape
         done = 0
@@ -237,5 +236,5 @@ class EngineModel:
         return outputs != 0  # a mask each: whatever is not zero, also where a network returns floats
 
 
-def _unweighted(boxes: Iterator[tuple[Box, Tensor]]) -> Iterator[tuple[Box, Tensor, None]]:
-    return ((box, outputs, None) for box, outputs in boxes)
+def _unweighted(boxes: Iterator[tuple[Box, Tensor]]) -> Iterator[tuple[Box, Sums]]:
+    return ((box, Sums(outputs)) for box, outputs in boxes)

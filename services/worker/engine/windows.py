@@ -19,11 +19,14 @@ from torch import Tensor
 
 from services.core.model_choices import Blending
 from services.core.volumes import Shape
+from services.worker.engine import compiled
 from services.worker.engine.preprocessing import Start
+from services.worker.engine.sums import Sums
 from services.worker.masks import Box
 
 SLAB_FLOATS = 2**21
-"""Summed up at once on a CPU: eight megabytes, whatever a patch takes. Less would cost more calls than memory."""
+"""Given out at once on a CPU: eight megabytes where they are written out, whatever a patch takes. Less would cost more
+calls than memory."""
 
 Score = Callable[[Sequence[Start]], Tensor]
 """Scores (patches, outputs, depth, height, width) of the patches that begin there."""
@@ -56,18 +59,17 @@ def blended(
     device: torch.device,
     carried: torch.dtype,
     weighed: Callable[[Tensor], bool],
-) -> Iterator[tuple[Box, Tensor, Tensor | None]]:
-    """The boxes that make up a grid of `shape`, each with its weighted sums of scores (outputs, depth, height, width)
-    and, where wanted, the sums of their weights (depth, height, width), both float32.
+) -> Iterator[tuple[Box, Sums]]:
+    """The boxes that make up a grid of `shape`, each with its weighted sums of scores.
 
-    They are to be used before the next box is asked for, which takes their place.
+    They are to be worked out before the next box is asked for, which takes the memory of what they are made of.
 
     Args:
         score: called with up to `batch` places at a time.
         device: where scores are put together.
         carried: what sums wait for later patches in. float16 takes half of the memory; sums above its 65504 become
             infinite.
-        weighed: whether the sums of weights are wanted, asked once with the first patch's scores.
+        weighed: whether the sums of the weights are wanted as well, asked once with the first patch's scores.
     """
     starts = patch_starts(shape, patch, overlap)
     # The longest axis outermost: what is carried over is a plane across the other two.
@@ -76,35 +78,27 @@ def blended(
         patch, mode=BlendMode(blending.value), sigma_scale=0.125, device=device, dtype=torch.float32
     )
     lines = [_Line(starts[axis], patch[axis], shape[axis]) for axis in axes]
-    add = _Addition()
-    plane = _Plane(axes[0], lines[0], carried, add)
-    middle, inner = _Carry(axes[1], lines[1], carried, add), _Carry(axes[2], lines[2], carried, add)
-    room: Tensor | None = None
-    outputs = sums = 0
+    carries = [_Carry(axis, line, carried) for axis, line in zip(axes, lines, strict=True)]
+    with_weights: bool | None = None
     places = list(itertools.product(*(range(len(starts[axis])) for axis in axes)))
     for first in range(0, len(places), batch):
         some = places[first : first + batch]
         scores = score([_start(starts, axes, place) for place in some]).to(device)
         for place, answer in zip(some, scores, strict=True):
-            if room is None:
-                # The same for every slab: fresh pages would cost more than all that is done with them.
-                outputs = len(answer)
-                sums = outputs + 1 if weighed(answer) else outputs
-                room = torch.empty(_slab_shape(sums, patch, axes[0], device), device=device)
+            if with_weights is None:
+                with_weights = weighed(answer)
+            sums = Sums(answer, weights, with_weights=with_weights)
             box = [slice(0), slice(0), slice(0)]
-            for slab in lines[0].slabs(place[0], room.shape[1 + axes[0]]):
-                block = _across(room, axes[0], slice(0, slab.stop - slab.start))
-                its_weights = _across(weights[None], axes[0], slab)
-                torch.mul(_across(answer, axes[0], slab), its_weights, out=block[:outputs])
-                block[outputs:] = its_weights
-                # From the innermost axis outwards: what one carry lets go is all that the next will ever get there.
-                box[axes[2]], block = inner.add(place[2], (slab.start,), block)
-                box[axes[1]], block = middle.add(place[1], (slab.start, place[2]), block)
-                done = plane.add(place[0], slab, box, block)
-                if done is not None:
-                    box[axes[0]] = done
-                    yield (box[0], box[1], box[2]), block[:outputs], block[outputs] if sums > outputs else None
-        del scores, answer  # before the next ones are made
+            for carry, position in zip(carries, place, strict=True):
+                sums = carry.on_grid(position, sums)
+            # From the innermost axis outwards: what one carry lets go is all that the next will ever get there.
+            for level in (2, 1, 0):
+                box[axes[level]], sums = carries[level].add(place[level], place[level + 1 :], sums)
+            yield from _in_slabs(box, sums, axes[0])
+            # From the outermost axis inwards: each still needs what waits along those within it.
+            for carry in carries:
+                carry.keep()
+        del scores, answer, sums  # before the next ones are made
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,131 +119,68 @@ class _Line:
         end = stop if position == len(self.starts) - 1 else self.starts[position + 1]
         return max(0, -start), end - start, stop - start
 
-    def kept(self, position: int) -> int:
-        """How much of the patches before it the patch at that position adds to, from its beginning on."""
-        if position == 0:
-            return 0
-        _, end, stop = self.bounds(position - 1)
-        return stop - end
-
-    def slabs(self, position: int, thickness: int) -> Iterator[slice]:
-        """The patch's part of the grid in slices, none of them in part finished and in part to be kept."""
-        first, end, stop = self.bounds(position)
-        for part in (range(first, end), range(end, stop)):
-            for start in part[::thickness]:
-                yield slice(start, min(start + thickness, part.stop))
-
-
-class _Addition:
-    """Adds sums that were kept, in whatever precision, to sums in single precision.
-
-    On a CPU torch would make a copy in single precision for every such addition, of which the fresh pages cost several
-    times what the addition does. Here one copy makes room for the next.
-    """
-
-    def __init__(self) -> None:
-        self._room: Tensor | None = None
-
-    def __call__(self, sums: Tensor, kept: Tensor) -> None:
-        """Add `kept` to `sums`, in place."""
-        if sums.device.type == "cpu" and kept.dtype != sums.dtype:
-            if self._room is None or self._room.numel() < kept.numel():
-                self._room = sums.new_empty(kept.numel())
-            kept = self._room[: kept.numel()].view(kept.shape).copy_(kept)
-        sums.add_(kept)
-
 
 class _Carry:
     """Adds up along one axis what patches overlap, and keeps what the next one adds to."""
 
-    def __init__(self, axis: int, line: _Line, carried: torch.dtype, add: _Addition) -> None:
+    def __init__(self, axis: int, line: _Line, carried: torch.dtype) -> None:
         self._axis = axis
         self._carried = carried
         self._line = line
-        self._add = add
         self._kept: dict[tuple[int, ...], Tensor] = {}
+        self._due: Sums | None = None
+        self._others: tuple[int, ...] = ()
 
-    def add(self, position: int, place: tuple[int, ...], block: Tensor) -> tuple[slice, Tensor]:
-        """Add what is kept of the patches before to a block of the patch at that position.
+    def on_grid(self, position: int, sums: Sums) -> Sums:
+        """What of the patch at that position lies on the grid."""
+        first, _, stop = self._line.bounds(position)
+        return sums.part(self._axis, first, stop)
+
+    def add(self, position: int, others: tuple[int, ...], sums: Sums) -> tuple[slice, Sums]:
+        """Add what waits of the patches before to those of the patch at that position.
 
         Args:
             position: of the patch along this axis.
-            place: along the other axes, which tells what was kept for the same place.
-            block: changed in place.
+            others: its positions along the axes within this one, which tell what waits for the same place.
+            sums: those of the patch on the grid.
 
         Returns:
-            The range of the grid along this axis that is finished, and its sums.
+            The range of the grid along this axis that is finished, and its sums. They are to be worked out before
+            `keep` is called.
         """
         first, end, stop = self._line.bounds(position)
+        waited = self._kept.get(others)
+        if waited is not None:
+            sums = sums.with_waiting(waited)
+        self._due = sums.part(self._axis, end - first, stop - first) if end < stop else None
+        self._others = others
+        if waited is not None and (end == stop or waited.shape[1 + self._axis] > end - first):
+            del self._kept[others]  # it ends here, or a part of it waits on: then not in the same memory
         start = self._line.starts[position]
-        kept = self._kept.get(place)
-        if kept is not None:
-            self._add(_across(block, self._axis, slice(0, self._line.kept(position))), kept)
-        if end == stop:
-            self._kept.pop(place, None)
-        else:
-            rest = _across(block, self._axis, slice(end, stop))
-            if kept is not None and kept.shape == rest.shape:
-                kept.copy_(rest)
-            else:
-                self._kept[place] = rest.to(self._carried, memory_format=torch.contiguous_format, copy=True)
-        return slice(start + first, start + end), _across(block, self._axis, slice(first, end))
+        return slice(start + first, start + end), sums.part(self._axis, 0, end - first)
+
+    def keep(self) -> None:
+        """Work out and keep what is not finished of the patch last added."""
+        if self._due is None:
+            return
+        kept = self._kept.get(self._others)
+        if kept is None or kept.shape != self._due.shape:
+            kept = self._kept[self._others] = self._due.scores.new_empty(self._due.shape, dtype=self._carried)
+        self._due.write(kept)
+        self._due = None
 
 
-class _Plane:
-    """The same along the outermost axis, where what is kept reaches across the whole grid: a piece for each column."""
-
-    def __init__(self, axis: int, line: _Line, carried: torch.dtype, add: _Addition) -> None:
-        self._axis = axis
-        self._carried = carried
-        self._line = line
-        self._add = add
-        self._most = max(map(line.kept, range(len(line.starts))))
-        self._kept: dict[tuple[int, ...], Tensor] = {}
-
-    def add(self, position: int, slab: slice, columns: Sequence[slice], block: Tensor) -> slice | None:
-        """Add what is kept of the patches before to a slab of the patch at that position.
-
-        Args:
-            position: of the patch along this axis.
-            slab: which part of the patch, as `_Line.slabs` gives it.
-            columns: its place on the grid along the other axes.
-            block: its sums, changed in place.
-
-        Returns:
-            The range of the grid along this axis if that is finished, None if it is kept.
-        """
-        place = tuple(columns[axis].start for axis in range(3) if axis != self._axis)
-        kept = self._kept.get(place)
-        if kept is None:
-            shape = list(block.shape)
-            shape[1 + self._axis] = self._most
-            kept = self._kept[place] = block.new_empty(shape, dtype=self._carried)
-        common = slice(slab.start, min(slab.stop, self._line.kept(position)))
-        if common.start < common.stop:
-            part = _across(block, self._axis, slice(0, common.stop - common.start))
-            self._add(part, _across(kept, self._axis, common))
-        start = self._line.starts[position]
-        _, end, _ = self._line.bounds(position)
-        if slab.stop <= end:
-            return slice(start + slab.start, start + slab.stop)
-        # Never over what is still to be added: that lies behind this slab, and this goes before it.
-        _across(kept, self._axis, slice(slab.start - end, slab.stop - end)).copy_(block)
-        return None
-
-
-def _slab_shape(sums: int, patch: Shape, axis: int, device: torch.device) -> list[int]:
-    """Of a slab of a patch across that axis: what fits into a processor's cache, or elsewhere the whole patch."""
-    shape = [sums, *patch]
-    if device.type == "cpu":
-        layer = sums * math.prod(patch) // patch[axis]
-        shape[1 + axis] = min(patch[axis], max(1, SLAB_FLOATS // layer))
-    return shape
-
-
-def _across(values: Tensor, axis: int, part: slice) -> Tensor:
-    """That part of (outputs, depth, height, width) along one of the last three."""
-    return values.narrow(1 + axis, part.start, part.stop - part.start)
+def _in_slabs(box: Sequence[slice], sums: Sums, axis: int) -> Iterator[tuple[Box, Sums]]:
+    """On a CPU in slabs across that axis, unless nobody is going to write them out: so that it takes little memory."""
+    whole = box[axis].stop - box[axis].start
+    thickness = whole
+    if sums.scores.device.type == "cpu" and not (compiled.takes(sums) and not sums.with_weights):
+        thickness = max(1, SLAB_FLOATS * whole // math.prod(sums.shape))
+    for first in range(0, whole, thickness):
+        stop = min(first + thickness, whole)
+        where = list(box)
+        where[axis] = slice(box[axis].start + first, box[axis].start + stop)
+        yield (where[0], where[1], where[2]), sums.part(axis, first, stop)
 
 
 def _start(starts: Sequence[Sequence[int]], axes: Sequence[int], place: Sequence[int]) -> Start:

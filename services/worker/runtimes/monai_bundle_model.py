@@ -31,6 +31,7 @@ from services.worker.engine.decisions import decider, refuse_nan
 from services.worker.engine.devices import device_of, is_out_of_memory
 from services.worker.engine.grids import Grid
 from services.worker.engine.preprocessing import order_of_channels
+from services.worker.engine.sums import Sums
 from services.worker.masks import Masks
 from services.worker.model_stages import ModelStage, StageSeconds, StageTimes
 from services.worker.runtimes.base import LoadedModel
@@ -275,7 +276,7 @@ class BundleModel:
         )
         canvas, direct = canvas_on(grid, self._structures, volumes, masks)
         for box, outputs in in_slabs(result):
-            canvas.planes[0][(slice(None), *box)] = decide.bits(outputs)
+            canvas.planes[0][(slice(None), *box)] = decide.bits(Sums(outputs))
         if not direct:
             bring_back(canvas, grid, self._structures, volumes, masks, self._device)
 

@@ -1,0 +1,95 @@
+"""Compile sums.c for every kind of processor that SegInt runs on:
+`python services/worker/engine/compiled/build.py [--optional]`.
+
+The compiler is Clang, from the wheel `ziglang`, which needs nothing of the machine it runs on and compiles for others.
+With `--optional`, a failure is said and is no failure: PyTorch does the same, slower.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("sums.c")
+
+# As platform.machine() names them. AVX2 and F16C: Intel since 2013, AMD since 2015; PyTorch's own use of AVX2 has both.
+TARGETS = {"x86_64": ("x86_64-linux-gnu", "-mcpu=x86_64+avx2+f16c"), "aarch64": ("aarch64-linux-gnu",)}
+
+FLAGS = (
+    *("-std=gnu11", "-O3", "-Wall", "-Wextra", "-Werror"),
+    "-ffp-contract=off",  # results are PyTorch's, to the last bit
+    *("-shared", "-fPIC", "-s", "-nostdlib"),  # its memcpy and memset are those of whoever loads it
+)
+
+LIMIT_SECONDS = 300
+
+
+class NotBuilt(Exception):
+    """Why there is no library, in words."""
+
+
+def build(source: Path, folder: Path) -> list[Path]:
+    """A library in `folder` for each kind of processor.
+
+    Raises:
+        NotBuilt: there is no compiler, or it failed.
+    """
+    try:
+        import ziglang  # type: ignore[import-untyped] # noqa: PLC0415 # here, so that a failure can be said in words
+    except ImportError as error:
+        raise NotBuilt("the Python package ziglang is not installed (extra «dev»)") from error
+    compiler = Path(ziglang.__file__).parent / "zig"
+    libraries = []
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".compiling-") as scratch:
+        for machine, (target, *processor) in TARGETS.items():
+            made = Path(scratch) / f"libsums-{machine}.so"
+            arguments = ("-target", target, *processor, *FLAGS, "-o", str(made), str(source))
+            _run([str(compiler), "cc", *arguments], scratch)
+            made.chmod(0o644)
+            libraries.append(made.replace(folder / made.name))  # whole or not at all
+    return libraries
+
+
+def _run(command: list[str], scratch: str) -> None:
+    environment = os.environ | {"ZIG_GLOBAL_CACHE_DIR": scratch, "ZIG_LOCAL_CACHE_DIR": scratch}
+    try:
+        subprocess.run(
+            command,
+            env=environment,
+            check=True,
+            timeout=LIMIT_SECONDS,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+        )
+    except subprocess.TimeoutExpired as error:
+        raise NotBuilt(f"the compiler did not end within {LIMIT_SECONDS} s") from error
+    except subprocess.CalledProcessError as error:
+        raise NotBuilt(f"the compiler failed:\n{error.stdout.strip()[-2000:]}") from error
+    except OSError as error:
+        raise NotBuilt(f"the compiler cannot be started: {error}") from error
+
+
+def main() -> int:
+    """Build, and say what came of it; gives the exit status."""
+    parser = argparse.ArgumentParser(description="Compile what the engine has in C.")
+    parser.add_argument("--optional", action="store_true", help="say a failure, but exit with 0")
+    given = parser.parse_args()
+    try:
+        libraries = build(SOURCE, SOURCE.parent)
+    except NotBuilt as error:
+        sys.stderr.write(
+            f"The engine's compiled sums are MISSING from this installation: {error}.\n"
+            "Everything works; sliding windows on a CPU take a few hundredths longer. Run `make compiled` where the "
+            "compiler can be had.\n"
+        )
+        return 0 if given.optional else 1
+    sys.stdout.write(f"compiled {', '.join(library.name for library in libraries)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

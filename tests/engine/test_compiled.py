@@ -1,0 +1,95 @@
+"""The library of the engine's sums: compiled for other processors too, and never one of another version."""
+
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from services.worker.engine import compiled
+from services.worker.engine.compiled import build as building
+from services.worker.engine.compiled.build import SOURCE, TARGETS, NotBuilt, build
+from services.worker.engine.sums import Sums
+
+ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
+"""e_machine of the processors, at byte 18 of an ELF file (System V ABI)."""
+
+
+@pytest.fixture
+def _asked_anew() -> Iterator[None]:
+    compiled._library.cache_clear()
+    yield
+    compiled._library.cache_clear()
+
+
+def test_there_is_a_library_for_each_kind_of_processor(tmp_path: Path) -> None:
+    made = build(SOURCE, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {f"libsums-{machine}.so" for machine in TARGETS}
+    for path in made:
+        machine = path.stem.removeprefix("libsums-")
+        assert int.from_bytes(path.read_bytes()[18:20], "little") == ELF_MACHINES[machine]
+
+
+def test_what_cannot_be_compiled_says_why_and_leaves_what_was_there(tmp_path: Path) -> None:
+    source = tmp_path / "sums.c"
+    source.write_text("int64_t write_half(;\n", encoding="utf-8")
+    (tmp_path / "libsums-x86_64.so").write_bytes(b"before")
+    with pytest.raises(NotBuilt, match=r"the compiler failed:\n.*error"):
+        build(source, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["libsums-x86_64.so", "sums.c"]
+    assert (tmp_path / "libsums-x86_64.so").read_bytes() == b"before"
+
+
+def test_a_compiler_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "LIMIT_SECONDS", 0.001)
+    with pytest.raises(NotBuilt, match="did not end within"):
+        build(SOURCE, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], 1), (["--optional"], 0)])
+def test_an_installation_without_a_compiler_says_what_is_missing(
+    arguments: list[str], status: int, tmp_path: Path
+) -> None:
+    script = tmp_path / "build.py"
+    shutil.copy(SOURCE.with_name("build.py"), script)
+    ran = subprocess.run(  # without site-packages, so without ziglang
+        [sys.executable, "-S", str(script), *arguments], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == status
+    assert ran.stderr.splitlines()[0] == (
+        "The engine's compiled sums are MISSING from this installation: the Python package ziglang is not installed "
+        "(extra «dev»)."
+    )
+    assert "make compiled" in ran.stderr
+
+
+@pytest.mark.usefixtures("_asked_anew")
+def test_a_library_of_another_version_is_not_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "sums.c"
+    text = SOURCE.read_text(encoding="utf-8")
+    source.write_text(text.replace("    int64_t waits;", "    int64_t waits, another;"), encoding="utf-8")
+    build(source, tmp_path)
+    monkeypatch.setattr(compiled, "FOLDER", tmp_path)
+    if platform.machine() not in TARGETS:
+        pytest.skip("nothing is compiled for this processor")
+    with pytest.raises(RuntimeError, match="another version of SegInt; run make compiled"):
+        compiled.is_available()
+
+
+@pytest.mark.usefixtures("_asked_anew")
+@pytest.mark.parametrize("lacking", ["library", "instructions"])
+def test_without_library_or_instructions_pytorch_does_it(
+    lacking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if lacking == "library":
+        monkeypatch.setattr(compiled, "FOLDER", tmp_path)
+    else:
+        monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    assert not compiled.is_available()
+    assert not compiled.takes(Sums(torch.zeros(1, 1, 1, 1)))
