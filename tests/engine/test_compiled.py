@@ -4,6 +4,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,17 +69,47 @@ def test_an_installation_without_a_compiler_says_what_is_missing(
     assert "make compiled" in ran.stderr
 
 
+def test_a_folder_that_may_not_be_written_to_is_said(tmp_path: Path) -> None:
+    with pytest.raises(NotBuilt, match="cannot be written: No such file or directory"):
+        build(SOURCE, tmp_path / "away")
+
+
 @pytest.mark.usefixtures("_asked_anew")
-def test_a_library_of_another_version_is_not_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = tmp_path / "sums.c"
-    text = SOURCE.read_text(encoding="utf-8")
-    source.write_text(text.replace("    int64_t waits;", "    int64_t waits, another;"), encoding="utf-8")
-    build(source, tmp_path)
+@pytest.mark.skipif(platform.machine() not in TARGETS, reason="nothing is compiled for this processor")
+@pytest.mark.parametrize("fault", ["of another source", "damaged"])
+def test_a_library_that_cannot_be_trusted_is_not_called(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if fault == "damaged":
+        (tmp_path / f"libsums-{platform.machine()}.so").write_bytes(b"")
+    else:
+        build(SOURCE, tmp_path)
+        (tmp_path / "sums.c").write_text(f"{SOURCE.read_text(encoding='utf-8')}\n", encoding="utf-8")
+        monkeypatch.setattr(compiled, "SOURCE", tmp_path / "sums.c")
     monkeypatch.setattr(compiled, "FOLDER", tmp_path)
-    if platform.machine() not in TARGETS:
-        pytest.skip("nothing is compiled for this processor")
-    with pytest.raises(RuntimeError, match="another version of SegInt; run make compiled"):
+    with pytest.raises(RuntimeError, match=r"(damaged|not compiled from the sums.c beside it).*; run make compiled\.$"):
         compiled.is_available()
+
+
+@pytest.mark.skipif(not compiled.is_available(), reason="the engine's sums are not compiled for this processor")
+def test_where_no_thread_can_be_started_one_does_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given threads that cannot be started any more, as at a limit of processes
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(compiled, "ENOUGH", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    compiled._threads.cache_clear()
+    scores, weights = torch.randn(2, 9, 8, 7), torch.rand(9, 8, 7)
+    with monkeypatch.context() as limited:
+        limited.setattr(threading.Thread, "start", refuse)
+        first = Sums(scores, weights).values()
+    torch.testing.assert_close(first, scores * weights, rtol=0, atol=0)
+    # When they can be again, Then what had been asked of one writes nothing any more
+    first.fill_(7.0)
+    second = Sums(scores, weights).values()
+    torch.testing.assert_close(second, scores * weights, rtol=0, atol=0)
+    assert bool((first == 7).all())
 
 
 @pytest.mark.usefixtures("_asked_anew")

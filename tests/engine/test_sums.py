@@ -1,5 +1,7 @@
 """Sums in one pass over memory are PyTorch's to the last bit, and the greatest output of each voxel is NumPy's."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ from services.worker.engine import compiled
 from services.worker.engine.sums import Sums
 
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]
-DTYPES = [*FLOATS, torch.float64, torch.int64, torch.int32, torch.uint8]
+INTEGERS = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint64, torch.uint32, torch.uint16, torch.uint8]
+DTYPES = [*FLOATS, torch.float64, *INTEGERS, torch.bool]
 
 
 @pytest.fixture(params=["compiled", "PyTorch"])
@@ -36,7 +39,15 @@ def labels_of(sums: Sums) -> tuple[Tensor, bool]:
 def test_the_greatest_are_those_of_numpy(dtype: torch.dtype, how: str) -> None:
     # Given boxes of several sizes, parts of something larger, with many a tie
     whole = torch.from_numpy(np.random.default_rng(3).integers(0, 9, (5, 7, 20, 33))).to(dtype)
-    for outputs in [whole[:, 1:6, 2:9, 4:30], whole, whole[:2, :, :1], whole[:1, 3:4], whole.transpose(1, 3)]:
+    for outputs in [
+        whole[:, :0],
+        whole[..., :0],
+        whole[:, 1:6, 2:9, 4:30],
+        whole,
+        whole[:2, :, :1],
+        whole[:1, 3:4],
+        whole.transpose(1, 3),
+    ]:
         # When asked for the greatest, then it is the first of them
         labels, finite = labels_of(Sums(outputs))
         np.testing.assert_array_equal(labels.numpy(), outputs.double().numpy().argmax(axis=0))
@@ -145,10 +156,59 @@ def test_a_part_has_what_waits_in_it(how: str) -> None:
             assert labels_of(part)[0].shape == part.shape[1:]
 
 
-def test_numbers_too_large_for_half_become_infinite(how: str) -> None:
-    kept = torch.empty(1, 1, 1, 20).half()
-    Sums(torch.full((1, 1, 1, 20), 1e5), torch.ones(1, 1, 20)).write(kept)
-    assert bool(torch.isposinf(kept).all())
+def test_layouts_that_compiled_code_cannot_take_are_taken(how: str) -> None:
+    # Given weights, sums that wait, more of them than there are axes, and room, none of them with voxels side by side
+    torch.manual_seed(2)
+    scores, weights = torch.randn(3, 4, 5, 6), torch.rand(4, 6, 5).transpose(1, 2)
+    waiting = [torch.randn(3, 4, 6, 5).transpose(2, 3).half(), *torch.randn(3, 3, 4, 5, 6).half()]
+    room = torch.empty(3, 4, 6, 5).transpose(2, 3)
+    for some in ([], waiting[:1], waiting[1:], waiting):
+        for its_weights in (weights, weights.contiguous()):
+            # When they are worked out, then they are what they are
+            Sums(scores, its_weights, some).write(room)
+            expected = scores * its_weights
+            for more in some:
+                expected += more
+            torch.testing.assert_close(room, expected, rtol=0, atol=0)
+    tables = torch.arange(6, dtype=torch.uint8).view(3, 2).T
+    planes, _ = Sums(scores).greatest(tables)
+    np.testing.assert_array_equal(planes.numpy(), tables.numpy()[:, scores.numpy().argmax(axis=0)])
+
+
+SCORES, WEIGHTS = torch.zeros(2, 3, 4, 5), torch.ones(3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    "misfit",
+    [
+        lambda: Sums(SCORES, torch.ones(3, 4, 6)),
+        lambda: Sums(SCORES, WEIGHTS, [torch.zeros(2, 3, 4, 6).half()]),
+        lambda: Sums(SCORES, WEIGHTS, [torch.zeros(1, 3, 4, 5).half()]),
+        lambda: Sums(SCORES, WEIGHTS, [torch.zeros(2, 3, 4, 5).half()], with_weights=True),
+        lambda: Sums(SCORES, with_weights=True),
+        lambda: Sums(SCORES, waiting=[torch.zeros(2, 3, 4, 5).half()]),
+        lambda: Sums(SCORES, WEIGHTS).write(torch.empty(2, 3, 4, 4)),
+        lambda: Sums(SCORES, WEIGHTS).greatest(torch.zeros(1, 1, dtype=torch.uint8)),
+        lambda: Sums(SCORES, WEIGHTS).greatest(torch.zeros(1, 2, dtype=torch.int64)),
+    ],
+)
+def test_what_does_not_fit_is_not_read_beyond_its_end(misfit: Callable[[], object]) -> None:
+    if not compiled.is_available():
+        pytest.skip("the engine's sums are not compiled for this processor")
+    with pytest.raises(ValueError, match=r"(of shape|nothing is weighed)"):
+        misfit()
+
+
+@pytest.mark.parametrize(("value", "kept_finite"), [(65519.0, True), (-65520.0, False), (1e30, False)])
+def test_numbers_too_large_for_half_become_infinite_and_that_is_told(value: float, kept_finite: bool, how: str) -> None:
+    scores = torch.zeros(1, 1, 3, 20)
+    scores[0, 0, 2, 19] = value
+    kept = torch.empty(1, 1, 3, 20).half()
+    assert Sums(scores, torch.ones(1, 3, 20)).write(kept) is kept_finite
+    assert bool(torch.isfinite(kept).all()) is kept_finite
+    # What is infinite already is not lost, and single precision loses nothing
+    assert Sums(torch.full((1, 1, 3, 20), float("-inf")), torch.ones(1, 3, 20)).write(kept)
+    assert Sums(scores, torch.ones(1, 3, 20)).write(torch.empty(1, 1, 3, 20))
 
 
 def test_sums_that_wait_in_single_precision_lose_no_digit(how: str) -> None:

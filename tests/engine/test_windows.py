@@ -1,6 +1,9 @@
 """Sliding windows whose scores are given out early are MONAI's, and hold little."""
 
+import gc
+import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +13,10 @@ from torch import Tensor
 
 from services.core.errors import ModelFailed
 from services.core.model_choices import Blending
-from services.core.volumes import Shape, Volume
-from services.worker.engine import compiled, windows
+from services.core.volumes import Geometry, Shape, Volume
+from services.worker.engine import compiled, model, windows
 from services.worker.engine.preprocessing import Start
+from services.worker.engine.sums import Sums
 from services.worker.engine.windows import blended
 from tests.engine.functions import drawn
 from tests.runtimes.running import Heard
@@ -58,8 +62,17 @@ def test_scores_are_those_of_monai(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(windows, "SLAB_FLOATS", slab_floats)
+    monkeypatch.setattr(compiled, "ENOUGH", 1)  # several threads
     if pytorch_only:
         monkeypatch.setattr(compiled, "is_available", lambda: False)
+    own = Sums.write
+
+    def watched(sums: Sums, to: Tensor) -> bool:
+        # What one thread writes, another may still have to read.
+        assert to.untyped_storage().data_ptr() not in {more.untyped_storage().data_ptr() for more in sums.waiting}
+        return own(sums, to)
+
+    monkeypatch.setattr(Sums, "write", watched)
     # Given a network whose answer depends on where in a patch a voxel lies
     torch.manual_seed(7)
     network = torch.nn.Conv3d(1, 3, 5, padding=2)
@@ -104,6 +117,92 @@ def test_what_is_held_does_not_grow_with_the_volume() -> None:
         held.append(sum(tensor.numel() for tensor in carried))
     # Then what waits for later patches is a few planes of it
     assert 0 < max(held) < outputs * np.prod(shape) / 20
+
+
+@pytest.mark.parametrize("pytorch_only", [True, False])
+@pytest.mark.parametrize("decision", ["argmax", "threshold"])
+def test_scores_of_a_patch_are_let_go_before_the_next(
+    decision: str, pytorch_only: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are as large as half of a volume."""
+    if pytorch_only:
+        monkeypatch.setattr(compiled, "is_available", lambda: False)
+    answers: list[weakref.ref[Any]] = []
+
+    def network(batch: Tensor) -> Tensor:
+        gc.collect()
+        assert [answer for answer in answers if answer() is not None] == []
+        memory = np.ones((1, 2, *batch.shape[2:]), np.float32)
+        answers.append(weakref.ref(memory))
+        return torch.from_numpy(memory)
+
+    options = {
+        "call": "sliding_window",
+        "inference": {"patch": [8, 8, 8], "overlap": 0.5},
+        "postprocessing": {"decision": decision},
+        "mapping": {"1": 1},
+        "ignored_outputs": [0],
+    }
+    drawn(network, [Volume(np.zeros((16, 16, 16), np.int16), channel_id="CT")], options)
+    assert len(answers) == 27
+
+
+@pytest.mark.parametrize(("first", "other"), [(2, 3), (2, 40), (3, 1)])
+def test_patches_with_other_numbers_of_outputs_are_refused(first: int, other: int) -> None:
+    asked = []
+
+    def network(batch: Tensor) -> Tensor:
+        asked.append(batch)
+        return torch.ones(1, first if len(asked) == 1 else other, *batch.shape[2:])
+
+    options = {
+        "call": "sliding_window",
+        "inference": {"patch": [8, 8, 8]},
+        "postprocessing": {"decision": "argmax"},
+        "mapping": {"1": 0},
+        "ignored_outputs": "rest",
+    }
+    with pytest.raises(ModelFailed, match=f"returned {first} outputs for one patch and {other} for another"):
+        drawn(network, [Volume(np.zeros((16, 8, 8), np.int16), channel_id="CT")], options)
+
+
+def test_an_output_that_half_precision_loses_below_all_others_is_asked_for_again() -> None:
+    """Very small where one patch looks, very large where the next does: their sum decides, and is not infinite."""
+
+    def network(batch: Tensor) -> Tensor:
+        score = torch.where(batch[:, :, :1].amax(dim=(2, 3, 4), keepdim=True) < 4, -7e4, 2e5)
+        return torch.cat([torch.full_like(batch, 10.0), score.expand(batch.shape)], dim=1)
+
+    voxels = np.broadcast_to(np.arange(16, dtype=np.int16)[:, None, None], (16, 8, 8)).copy()
+    options = {
+        "call": "sliding_window",
+        "inference": {"patch": [8, 8, 8], "overlap": 0.5, "blending": "constant"},
+        "postprocessing": {"decision": "argmax"},
+        "mapping": {"1": 1},
+        "ignored_outputs": [0],
+    }
+    heard = Heard()
+    (mask,) = drawn(network, [Volume(voxels, channel_id="CT")], options, heard=heard)
+    np.testing.assert_array_equal(mask, voxels >= 4)
+    assert len(heard.notes) == 1
+
+
+def test_infinite_scores_that_a_model_means_are_no_reason_to_ask_again() -> None:
+    def network(batch: Tensor) -> Tensor:
+        return torch.cat([batch, torch.where(batch > 7, float("inf"), float("-inf"))], dim=1)
+
+    voxels = np.broadcast_to(np.arange(16, dtype=np.int16)[:, None, None], (16, 8, 8)).copy()
+    options = {
+        "call": "sliding_window",
+        "inference": {"patch": [8, 8, 8], "overlap": 0.5},
+        "postprocessing": {"decision": "argmax"},
+        "mapping": {"1": 1},
+        "ignored_outputs": [0],
+    }
+    heard = Heard()
+    (mask,) = drawn(network, [Volume(voxels, channel_id="CT")], options, heard=heard)
+    np.testing.assert_array_equal(mask, voxels > 7)
+    assert heard.notes == []
 
 
 @pytest.mark.parametrize("patch", [[8, 8, 8], [40, 8, 12]])
@@ -210,6 +309,61 @@ def test_a_device_out_of_memory_gets_a_second_chance_that_is_noted(call: str) ->
     np.testing.assert_array_equal(mask, volume.voxels > 0)
     assert asked == ([2, 2, 1, 1, 1, 1] if call == "sliding_window" else [1, 1])
     assert [note.partition(";")[0] for note in heard.notes] == ["The device ran out of memory"]
+
+
+ARGUMENT_OF_DEVICE = {"model_input": 2, "bring_back": 5}
+
+
+@pytest.mark.parametrize("step", ARGUMENT_OF_DEVICE)
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("of 8 GiB"), RuntimeError("CUDA error: out of memory")])
+def test_what_lies_around_the_model_finds_room_on_the_host(
+    step: str, error: RuntimeError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a device without room for the volumes, or for masks on their way to the volumes' grid
+    volume = Volume(np.zeros((8, 8, 16), np.int16), Geometry(spacing=(1.0, 1.0, 1.0)), channel_id="CT")
+    volume.voxels[2:6, 2:6, 4:12] = 100
+    own = getattr(model, step)
+    devices = []
+
+    def without_room(*arguments: Any) -> Any:
+        devices.append(arguments[ARGUMENT_OF_DEVICE[step]])
+        if len(devices) == 1:
+            raise error
+        return own(*arguments)
+
+    options = {
+        "call": "sliding_window",
+        "preprocessing": {"spacing": [2.0, 2.0, 2.0]},
+        "inference": {"patch": [4, 4, 8]},
+        "postprocessing": {"decision": "threshold", "threshold": 50.0},
+    }
+    (expected,) = drawn(lambda batch: batch, [volume], options)
+    monkeypatch.setattr(model, step, without_room)
+    heard = Heard()
+    # When it runs
+    (mask,) = drawn(lambda batch: batch, [volume], options, heard=heard)
+    # Then that is done on the host, noted once, and the mask is what it would be
+    assert expected.any()
+    np.testing.assert_array_equal(mask, expected)
+    assert devices == [CPU, CPU]
+    (note,) = heard.notes
+    assert note.startswith("The device ran out of memory;")
+    assert note.endswith("on the host.")
+
+
+def test_another_fault_of_the_device_is_not_taken_for_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*arguments: Any) -> Any:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    for step in ARGUMENT_OF_DEVICE:
+        with monkeypatch.context() as patched:
+            patched.setattr(model, step, lost)
+            with pytest.raises(RuntimeError, match="device-side assert"):
+                drawn(
+                    lambda batch: batch,
+                    [Volume(np.zeros((4, 4, 4), np.int16), Geometry(), channel_id="CT")],
+                    {"call": "tensor", "preprocessing": {"spacing": [2.0, 2.0, 2.0]}},
+                )
 
 
 def test_a_device_that_is_too_small_is_said_to_be() -> None:

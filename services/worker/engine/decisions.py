@@ -12,7 +12,7 @@ from torch import Tensor
 from services.core.errors import ModelFailed
 from services.core.model_choices import MOST_OUTPUTS, Activation, Decision
 from services.core.model_spec import StructureSpec
-from services.worker.engine.sums import Sums, bits_of
+from services.worker.engine.sums import ScoresOverflowed, Sums, bits_of
 from services.worker.masks import BITS, plane_count
 
 if TYPE_CHECKING:
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
 Outputs = tuple[tuple[int, ...], ...]
 """Per structure, the outputs or labels that make it up."""
-
-
-class ScoresOverflowed(Exception):
-    """Scores were too large for half precision; to be asked for again in single precision."""
 
 
 @dataclass(slots=True)
@@ -47,7 +43,7 @@ class Decider:
 
         Args:
             sums: with the sums of their weights, unless the decision is an argmax, which needs no division by them.
-            exact: False where what is not finite may be finite in single precision.
+            exact: False where the model computed in half precision, so that what is not finite may be so in single.
 
         Raises ModelFailed for NaN, and for a label that is nobody's; ScoresOverflowed for what may not be exact.
         """
@@ -55,7 +51,7 @@ class Decider:
             planes, finite = sums.greatest(self._table(sums.scores.device, len(sums.scores)))
             if not finite:
                 values = sums.values()
-                # A NaN is the greatest of all, and what is lost is at most the greatest.
+                # A NaN is the greatest of all.
                 if not exact and not bool(torch.isfinite(values.amax(dim=0)).all()):
                     raise ScoresOverflowed
                 refuse_nan(values)

@@ -15,10 +15,12 @@ from services.core.volumes import Volume
 from services.worker.engine.answers import outputs_of
 from services.worker.engine.canvas import bring_back, canvas_on, in_slabs
 from services.worker.engine.cleanup import clean, cleanup_of
-from services.worker.engine.decisions import Decider, ScoresOverflowed, decider, refuse_nan
+from services.worker.engine.decisions import Decider, decider, refuse_nan
+from services.worker.engine.devices import is_out_of_memory
+from services.worker.engine.grids import Grid
 from services.worker.engine.predictor import Predictor
-from services.worker.engine.preprocessing import ModelInput, Start, model_input, order_of_channels
-from services.worker.engine.sums import Sums
+from services.worker.engine.preprocessing import ModelInput, Start, model_grid, model_input, order_of_channels
+from services.worker.engine.sums import ScoresOverflowed, Sums
 from services.worker.masks import Box, Masks
 from services.worker.model_stages import ModelStage, StageSeconds, StageTimes
 from services.worker.watch import Watch
@@ -70,17 +72,17 @@ class EngineModel:
         options = self._options
         times = StageTimes()
         order = order_of_channels(options, [volume.channel_id for volume in volumes])
+        ordered = [volumes[position] for position in order]
         with torch.inference_mode():
-            with times.timed(ModelStage.PREPROCESS):
-                data = model_input(options, [volumes[position] for position in order], self._predictor.device, times)
-                self._synchronize()
-            times.without(ModelStage.PREPROCESS, ModelStage.TRANSFER)
-            canvas, direct = canvas_on(data.grid, self._structures, volumes, masks)
+            grid = model_grid(options, ordered[0])
+            canvas, direct = canvas_on(grid, self._structures, volumes, masks)
             with times.timed(ModelStage.FORWARD):  # ends with bits on the host, so the device is done
-                self._draw(data, canvas, watch)
+                self._draw(ordered, canvas, watch, times)
+            times.without(ModelStage.FORWARD, ModelStage.PREPROCESS)
+            times.without(ModelStage.PREPROCESS, ModelStage.TRANSFER)
             if not direct:
                 with times.timed(ModelStage.PLACE):
-                    bring_back(canvas, data.grid, self._structures, volumes, masks, self._predictor.device)
+                    self._bring_back(canvas, grid, volumes, masks, watch)
         with times.timed(ModelStage.CLEANUP):
             for index, structure in enumerate(self._structures):
                 volume_mm3 = volumes[structure.channel_index].geometry.voxel_volume_mm3
@@ -88,54 +90,95 @@ class EngineModel:
         watch.report(1.0)
         return times.seconds
 
-    def _synchronize(self) -> None:
-        """Once before the first patch, which needs all of it anyway: or preprocessing would count as the model's."""
-        if self._predictor.device.type == "cuda":
-            torch.cuda.synchronize(self._predictor.device)
-
     # --- The run -------------------------------------------------------------------------------------------------
 
-    def _draw(self, data: ModelInput, canvas: Masks, watch: Watch) -> None:
+    def _draw(self, volumes: Sequence[Volume], canvas: Masks, watch: Watch, times: StageTimes) -> None:
         """Ask the model, and draw its answer onto the canvas, which lies on the model's grid.
 
-        A device that runs out of memory gets a second chance, one patch at a time and with scores on the host; scores
+        A device that runs out of memory gets a second chance, one patch at a time and with all else on the host; scores
         that half precision cannot hold get one in single precision.
         """
         frugal, exact = False, False
-        while (fault := self._drawn(data, canvas, watch, frugal=frugal, exact=exact)) is not None:
-            # Here nothing refers to the tensors of that run any more.
-            if self._predictor.device.type == "cuda":
-                torch.cuda.empty_cache()
+        data: ModelInput | None = None
+        while True:
+            if data is None:
+                data = self._input(volumes, times, frugal=frugal)
+            fault = (
+                torch.OutOfMemoryError if data is None else self._drawn(data, canvas, watch, frugal=frugal, exact=exact)
+            )
+            if fault is None:
+                return
             if fault is ScoresOverflowed:
                 exact = True
-                watch.note("The model's scores are too large for half precision; it runs again in single precision.")
+                sentence = "The model's scores are too large for half precision; it runs again in single precision."
             elif not frugal:
                 frugal = True
-                watch.note(
-                    "The device ran out of memory; the model runs again patch by patch, with its scores on the host."
+                data = None
+                sentence = (
+                    "The device ran out of memory; the model runs again patch by patch, with voxels and scores on the "
+                    "host."
                 )
             else:
                 raise ModelFailed(
-                    "The model needs more memory than its device has, even one patch at a time with scores on the "
-                    "host; give it a smaller inference.patch, a lower precision, or a larger device."
+                    "The model needs more memory than its device has, even one patch at a time with voxels and scores "
+                    "on the host; give it a smaller inference.patch, a lower precision, or a larger device."
                 )
+            self._give_back()
+            watch.note(sentence)
+
+    def _input(self, volumes: Sequence[Volume], times: StageTimes, *, frugal: bool) -> ModelInput | None:
+        """None where the device has no memory for it."""
+        device = torch.device("cpu") if frugal else self._predictor.device
+        try:
+            with times.timed(ModelStage.PREPROCESS):
+                data = model_input(self._options, volumes, device, times)
+                if device.type == "cuda":
+                    # Once before the first patch, which needs all of it anyway: or this would count as the model's.
+                    torch.cuda.synchronize(device)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        return data
+
+    def _give_back(self) -> None:
+        """What a run has left on the device, of which nothing refers to it any more."""
+        if self._predictor.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _bring_back(self, canvas: Masks, grid: Grid, volumes: Sequence[Volume], masks: Masks, watch: Watch) -> None:
+        """To the grids of the volumes; on the host where the device has no memory for that."""
+        try:
+            bring_back(canvas, grid, self._structures, volumes, masks, self._predictor.device)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return
+        self._give_back()
+        watch.note("The device ran out of memory; masks are brought to the grids of the volumes on the host.")
+        bring_back(canvas, grid, self._structures, volumes, masks, torch.device("cpu"))
 
     def _drawn(
         self, data: ModelInput, canvas: Masks, watch: Watch, *, frugal: bool, exact: bool
     ) -> type[Exception] | None:
-        """What went wrong, if something did; then what was drawn will be drawn over."""
+        """What went wrong, if something did, ScoresOverflowed or torch.OutOfMemoryError: then what was drawn will be
+        drawn over."""
         plane = canvas.planes[0]
-        # Only patches wait in half precision, and only some models compute in it.
-        exact = exact or (self._options.call is not Call.SLIDING_WINDOW and self._single is None)
+        single = exact or self._single is None  # what the model computes in
         decided: Decider | None = None
         try:
             for box, sums in self._outputs(data, watch, frugal=frugal, exact=exact):
                 if decided is None:
                     decided = self._decider(sums.scores)
-                plane[(slice(None), *box)] = decided.bits(sums, exact=exact)
+                plane[(slice(None), *box)] = decided.bits(sums, exact=single)
                 del sums  # and with it a patch's scores, before the next ones are made
-        except (torch.OutOfMemoryError, ScoresOverflowed) as fault:
-            return type(fault)
+        except ScoresOverflowed:
+            return ScoresOverflowed
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return torch.OutOfMemoryError
         return None
 
     def _decider(self, outputs: Tensor) -> Decider:
@@ -170,17 +213,23 @@ class EngineModel:
         inference = self._options.inference
         patch = inference.patch or data.grid.shape
         done = 0
+        count: int | None = None
         total = int(
             np.prod([len(starts) for starts in self._windows.patch_starts(data.grid.shape, patch, inference.overlap)])
         )
 
         def score(starts: Sequence[Start]) -> Tensor:
-            nonlocal done
+            nonlocal done, count
             outputs = self._asked(data.patches(starts, patch), exact=exact)
             if not outputs.is_floating_point():
                 raise ModelFailed(
                     "The model returned whole numbers, and patches of labels cannot be blended; set the option call to "
                     "tensor, or have the model return a score per output."
+                )
+            if outputs.shape[1] != (count := count or outputs.shape[1]):
+                raise ModelFailed(
+                    f"The model returned {count} outputs for one patch and {outputs.shape[1]} for another; it has to "
+                    "return as many for each."
                 )
             done += len(starts)
             watch.report(done / total)
@@ -203,6 +252,7 @@ class EngineModel:
 
     def _asked(self, batch: Tensor, *, exact: bool) -> Tensor:
         """The model's outputs for a batch, averaged over the flips."""
+        batch = batch.to(self._predictor.device)
         total: Tensor = torch.zeros((), device=batch.device)
         shape = (batch.shape[2], batch.shape[3], batch.shape[4])
         predictor = self._predictor_for(exact=exact)
@@ -227,7 +277,7 @@ class EngineModel:
             values = values.round()
         voxels = first.scaling.apply(values.float()) if first.scaling.low is not None else values
         volume = voxels.to(torch.int32)  # a copy: the model may change it
-        asked = volume if self._takes_tensor else volume.cpu().numpy()
+        asked = volume.to(self._predictor.device) if self._takes_tensor else volume.cpu().numpy()
         outputs = outputs_of(self._predictor_for(exact=exact)(asked), 1, data.grid.shape, self._structures)
         if outputs.shape[1] != len(self._structures) or self._options.mapping:
             return outputs  # labels

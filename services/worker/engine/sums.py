@@ -10,6 +10,10 @@ from torch import Tensor
 from services.worker.engine import compiled
 
 
+class ScoresOverflowed(Exception):
+    """Scores were too large for half precision; to be asked for again in single precision."""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Sums:
     """scores · weights + what waits, in a box."""
@@ -22,6 +26,18 @@ class Sums:
     """Sums to be added, (channels, depth, height, width), each from the box's first voxel on, along no axis longer."""
     with_weights: bool = False
     """One channel more than there are outputs: the sums of the weights."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for parts that do not fit each other: compiled code would read beyond them."""
+        channels, *box = self.shape
+        if self.weights is None and (self.waiting or self.with_weights):
+            raise ValueError("where nothing is weighed, nothing waits, and there are no sums of weights")
+        if self.weights is not None and list(self.weights.shape) != box:
+            raise ValueError(f"weights of shape {tuple(self.weights.shape)} are not those of a box of {tuple(box)}")
+        for more in self.waiting:
+            its_channels, *its_box = more.shape
+            if its_channels != channels or any(its > whole for its, whole in zip(its_box, box, strict=True)):
+                raise ValueError(f"what waits, of shape {tuple(more.shape)}, reaches beyond {self.shape}")
 
     def part(self, axis: int, first: int, stop: int) -> "Sums":
         """Those of a part of the box along one of its axes, from its voxel `first` to before `stop`."""
@@ -47,12 +63,17 @@ class Sums:
         outputs, depth, height, width = self.scores.shape
         return outputs + self.with_weights, depth, height, width
 
-    def write(self, to: Tensor) -> None:
-        """Work them out into a tensor of their shape, which holds nothing that they are made of."""
+    def write(self, to: Tensor) -> bool:
+        """Work them out into a tensor of their shape, which holds nothing that they are made of.
+
+        Returns:
+            Whether all that are finite still are: half precision makes what rounds to more than 65504 infinite.
+        """
         if compiled.takes(self, to):
-            compiled.write(self, to)
-        else:
-            to.copy_(self.values())
+            return compiled.write(self, to)
+        values = self.values()
+        to.copy_(values)
+        return to.dtype != torch.float16 or not bool((torch.isinf(to) & torch.isfinite(values)).any())
 
     def values(self) -> Tensor:
         """All of them: float32, or the scores as they are."""
@@ -82,7 +103,10 @@ class Sums:
         """
         if compiled.takes(self):
             return compiled.greatest(self, tables)
-        greatest, labels = self.values()[: len(self.scores)].max(dim=0)
+        values = self.values()[: len(self.scores)]
+        if not values.is_floating_point():
+            values = values.long()  # PyTorch has no greatest of some
+        greatest, labels = values.max(dim=0)
         planes = bits_of(labels, tables)
         # One look at a sum, as it nearly always is: whatever is not finite makes it so.
         finite = not greatest.is_floating_point() or bool(torch.isfinite(greatest.sum()))

@@ -21,7 +21,7 @@ from services.core.model_choices import Blending
 from services.core.volumes import Shape
 from services.worker.engine import compiled
 from services.worker.engine.preprocessing import Start
-from services.worker.engine.sums import Sums
+from services.worker.engine.sums import ScoresOverflowed, Sums
 from services.worker.masks import Box
 
 SLAB_FLOATS = 2**21
@@ -67,9 +67,10 @@ def blended(
     Args:
         score: called with up to `batch` places at a time.
         device: where scores are put together.
-        carried: what sums wait for later patches in. float16 takes half of the memory; sums above its 65504 become
-            infinite.
+        carried: what sums wait for later patches in. float16 takes half of the memory.
         weighed: whether the sums of the weights are wanted as well, asked once with the first patch's scores.
+
+    Raises ScoresOverflowed for a sum that float16 has no number for.
     """
     starts = patch_starts(shape, patch, overlap)
     # The longest axis outermost: what is carried over is a plane across the other two.
@@ -160,14 +161,15 @@ class _Carry:
         return slice(start + first, start + end), sums.part(self._axis, 0, end - first)
 
     def keep(self) -> None:
-        """Work out and keep what is not finished of the patch last added."""
+        """Work out and keep what is not finished of the patch last added. Raises ScoresOverflowed."""
         if self._due is None:
             return
         kept = self._kept.get(self._others)
         if kept is None or kept.shape != self._due.shape:
             kept = self._kept[self._others] = self._due.scores.new_empty(self._due.shape, dtype=self._carried)
-        self._due.write(kept)
-        self._due = None
+        due, self._due = self._due, None
+        if not due.write(kept):
+            raise ScoresOverflowed
 
 
 def _in_slabs(box: Sequence[slice], sums: Sums, axis: int) -> Iterator[tuple[Box, Sums]]:

@@ -5,8 +5,10 @@ PyTorch takes the scores through memory once for each operation, which on a CPU 
 
 import ctypes
 import platform
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,16 +16,21 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from services.worker.engine.compiled.build import digest_of
+
 if TYPE_CHECKING:
     from services.worker.engine.sums import Sums
 
 FOLDER = Path(__file__).parent
+SOURCE = FOLDER / "sums.c"
 MOST_WAITING = 3
 SCORES = frozenset({torch.float32, torch.float16, torch.bfloat16})
 """Types that single precision has every digit of."""
 WRITTEN = frozenset({torch.float32, torch.float16})
 ENOUGH = 2**16
 """Scores that one thread more is worth waking for: it takes as long as they do."""
+PARTS_EACH = 4
+"""For each thread: they do not begin at the same time."""
 NUMBER = ctypes.c_int64
 
 
@@ -47,7 +54,8 @@ class _Sums(ctypes.Structure):
 
 
 def is_available() -> bool:
-    """Whether it was compiled, and for a processor like this one."""
+    """Whether it was compiled, and for a processor like this one. Raises RuntimeError where what was compiled cannot be
+    used."""
     return _library() is not None
 
 
@@ -57,9 +65,12 @@ def _library() -> ctypes.CDLL | None:
     # On x86 PyTorch names the best instructions that it may use; DEFAULT has no AVX2.
     if not path.exists() or (platform.machine() == "x86_64" and torch.backends.cpu.get_cpu_capability() == "DEFAULT"):
         return None
-    library = ctypes.CDLL(str(path))
-    if NUMBER.in_dll(library, "size_of_sums").value != ctypes.sizeof(_Sums):
-        raise RuntimeError(f"{path} was compiled for another version of SegInt; run make compiled")
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise RuntimeError(f"The engine's compiled sums are damaged ({error}); run make compiled.") from error
+    if ctypes.c_uint64.in_dll(library, "source_digest").value != digest_of(SOURCE):
+        raise RuntimeError(f"{path} was not compiled from the {SOURCE.name} beside it; run make compiled.")
     for function in (library.write_half, library.write_float, library.write_bits):
         function.restype = NUMBER
     return library
@@ -83,23 +94,25 @@ def takes(sums: "Sums", to: Tensor | None = None) -> bool:
     )
 
 
-def write(sums: "Sums", to: Tensor) -> None:
+def write(sums: "Sums", to: Tensor) -> bool:
     """As `Sums.write` does."""
+    if tuple(to.shape) != sums.shape:
+        raise ValueError(f"sums of shape {sums.shape} do not fit into {tuple(to.shape)}")
     name = "write_half" if to.dtype == torch.float16 else "write_float"
-    _call(name, sums, ctypes.c_void_p(to.data_ptr()), *(NUMBER(step) for step in to.stride()[:3]))
+    return _call(name, sums, [to], [*to.stride()[:3]]) == 0
 
 
 def greatest(sums: "Sums", tables: Tensor) -> tuple[Tensor, bool]:
     """As `Sums.greatest` does."""
     tables = tables.contiguous()
+    if tables.dtype != torch.uint8 or tables.device.type != "cpu" or tables.shape[1] < len(sums.scores):
+        raise ValueError(f"tables of shape {tuple(tables.shape)} are not the bits of {len(sums.scores)} outputs")
     planes = torch.empty((len(tables), *sums.scores.shape[1:]), dtype=torch.uint8)
-    pointers = (ctypes.c_void_p(each.data_ptr()) for each in (planes, tables))
-    lost = _call("write_bits", sums, *pointers, *(NUMBER(length) for length in tables.shape))
-    return planes, lost == 0
+    return planes, _call("write_bits", sums, [planes, tables], tables.shape) == 0
 
 
-def _call(name: str, sums: "Sums", *arguments: object) -> int:
-    """What the function's parts return, added up: one part for each thread that PyTorch would take."""
+def _call(name: str, sums: "Sums", tensors: Sequence[Tensor], numbers: Sequence[int]) -> int:
+    """What the function returns for each part of the rows, added up; in as many threads as PyTorch would take."""
     scores = sums.scores
     if scores.numel() == 0:
         return 0
@@ -117,12 +130,29 @@ def _call(name: str, sums: "Sums", *arguments: object) -> int:
         len(scores),
         *sums.shape,
     )
-    parts = max(1, min(torch.get_num_threads(), scores.numel() // ENOUGH))
+    arguments = [
+        ctypes.byref(asked),
+        *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors),
+        *(NUMBER(number) for number in numbers),
+    ]
     function: Callable[..., int] = getattr(_library(), name)
+    threads = max(1, min(torch.get_num_threads(), scores.numel() // ENOUGH))
+    parts = threads * PARTS_EACH if threads > 1 else 1
+    todo = deque(range(parts))
 
-    def run(part: int) -> int:
-        # ctypes lets go of the interpreter meanwhile.
-        return function(ctypes.byref(asked), *arguments, NUMBER(part), NUMBER(parts))
+    # Whoever is free takes the next part, so none waits for a thread that comes late, or not at all.
+    def work(_used: object) -> int:
+        lost = 0
+        while True:
+            try:
+                part = todo.popleft()
+            except IndexError:
+                return lost
+            lost += function(*arguments, NUMBER(part), NUMBER(parts))  # ctypes lets go of the interpreter meanwhile
 
-    others = [_threads().submit(run, part) for part in range(1, parts)]
-    return run(0) + sum(other.result() for other in others)
+    used = (sums, scores, tensors)  # which stay for as long as a thread may look at them
+    others = []
+    with suppress(RuntimeError):  # No more threads can be started: then those that are there do it all.
+        for _ in range(1, threads):
+            others.append(_threads().submit(work, used))
+    return work(used) + sum(other.result() for other in others)

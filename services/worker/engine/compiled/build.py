@@ -6,7 +6,9 @@ With `--optional`, a failure is said and is no failure: PyTorch does the same, s
 """
 
 import argparse
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,11 +32,16 @@ class NotBuilt(Exception):
     """Why there is no library, in words."""
 
 
+def digest_of(source: Path) -> int:
+    """What a library says that it was compiled from: a change of `source` would have callers and called disagree."""
+    return int.from_bytes(hashlib.sha256(source.read_bytes()).digest()[:8], "little")
+
+
 def build(source: Path, folder: Path) -> list[Path]:
     """A library in `folder` for each kind of processor.
 
     Raises:
-        NotBuilt: there is no compiler, or it failed.
+        NotBuilt: there is no compiler, it failed, or nothing may be written there.
     """
     try:
         import ziglang  # type: ignore[import-untyped] # noqa: PLC0415 # here, so that a failure can be said in words
@@ -42,14 +49,26 @@ def build(source: Path, folder: Path) -> list[Path]:
         raise NotBuilt("the Python package ziglang is not installed (extra «dev»)") from error
     compiler = Path(ziglang.__file__).parent / "zig"
     libraries = []
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".compiling-") as scratch:
-        for machine, (target, *processor) in TARGETS.items():
-            made = Path(scratch) / f"libsums-{machine}.so"
-            arguments = ("-target", target, *processor, *FLAGS, "-o", str(made), str(source))
-            _run([str(compiler), "cc", *arguments], scratch)
-            made.chmod(0o644)
-            libraries.append(made.replace(folder / made.name))  # whole or not at all
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            for machine, target in TARGETS.items():
+                made = Path(scratch) / f"libsums-{machine}.so"
+                digest = f"-DSOURCE_DIGEST={digest_of(source)}ull"
+                _run([str(compiler), "cc", "-target", *target, *FLAGS, digest, "-o", str(made), str(source)], scratch)
+                libraries.append(_moved(made, folder))
+    except OSError as error:
+        raise NotBuilt(f"{error.filename or folder} cannot be written: {error.strerror}") from error
     return libraries
+
+
+def _moved(made: Path, folder: Path) -> Path:
+    """Whole or not at all."""
+    new = folder / f".new-{made.name}"
+    try:
+        shutil.copyfile(made, new)
+        return new.replace(folder / made.name)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _run(command: list[str], scratch: str) -> None:

@@ -16,6 +16,9 @@ enum {
     MOST_WAITING = 3,
 };
 
+// What rounding makes infinite in half precision: halfway from the greatest, 65504, to the next power of two.
+static const float TOO_LARGE = 65520;
+
 // Steps count elements; along the width they are one.
 typedef struct {
     const half *first;
@@ -35,8 +38,8 @@ typedef struct {
     int64_t depths, heights, widths;
 } Sums;
 
-// Whoever calls has the same declarations, and looks here whether they are.
-const int64_t size_of_sums = sizeof(Sums);
+// Whoever calls has the declarations of the file that this was compiled from, and looks here whether it is this one.
+const uint64_t source_digest = SOURCE_DIGEST;
 
 // Where some rows of the box, or the same part of each, lie in all that is added up.
 typedef struct {
@@ -53,15 +56,22 @@ static void add_halves(float *restrict sums, const half *restrict more, int64_t 
         sums[i] += (float)more[i];
 }
 
-static void put_half(half *restrict to, const float *restrict sums, int64_t count)
+// Both return how many sums that are finite are not any more.
+static int64_t put_half(half *restrict to, const float *restrict sums, int64_t count)
 {
-    for (int64_t i = 0; i < count; i++)
+    int32_t lost = 0;
+    for (int64_t i = 0; i < count; i++) {
+        float size = __builtin_fabsf(sums[i]);
+        lost += (size >= TOO_LARGE) & (size <= FLT_MAX);
         to[i] = (half)sums[i];
+    }
+    return lost;
 }
 
-static void put_float(float *restrict to, const float *restrict sums, int64_t count)
+static int64_t put_float(float *restrict to, const float *restrict sums, int64_t count)
 {
     __builtin_memcpy(to, sums, count * sizeof *to);
+    return 0;
 }
 
 static int64_t smaller(int64_t a, int64_t b)
@@ -140,25 +150,26 @@ static void share(const Sums *sums, int64_t part, int64_t parts, int64_t *first,
     *stop = rows * (part + 1) / parts;
 }
 
-// All sums, to (channels, depth, height, width) with those steps. Returns zero.
+// All sums, to (channels, depth, height, width) with those steps. Returns how many that are
+// finite are not any more.
 #define WRITER(NAME, TYPE, PUT)                                                                                        \
     int64_t NAME(const Sums *sums, TYPE *to, int64_t channel, int64_t depth, int64_t height, int64_t part,             \
                  int64_t parts)                                                                                        \
     {                                                                                                                  \
         float values[BLOCK];                                                                                           \
         Block block;                                                                                                   \
-        int64_t row, stop;                                                                                             \
+        int64_t row, stop, lost = 0;                                                                                   \
         for (share(sums, part, parts, &row, &stop); row < stop; row += block.rows)                                     \
             for (int64_t x = 0; x < sums->widths; x += BLOCK) {                                                        \
                 find(&block, sums, row, stop, x);                                                                      \
                 for (int64_t c = 0; c < sums->channels; c++) {                                                         \
                     work_out(values, &block, sums, c);                                                                 \
                     for (int64_t k = 0; k < block.rows; k++)                                                           \
-                        PUT(to + c * channel + block.depth[k] * depth + block.height[k] * height + x,                  \
-                            values + k * block.count, block.count);                                                    \
+                        lost += PUT(to + c * channel + block.depth[k] * depth + block.height[k] * height + x,          \
+                                    values + k * block.count, block.count);                                            \
                 }                                                                                                      \
             }                                                                                                          \
-        return 0;                                                                                                      \
+        return lost;                                                                                                   \
     }
 
 WRITER(write_half, half, put_half)
