@@ -12,6 +12,7 @@ from services.core.errors import ModelFailed
 from services.core.model_choices import Call, Decision
 from services.core.model_spec import ModelSpec
 from services.core.volumes import Volume
+from services.worker.engine import compiled
 from services.worker.engine.answers import outputs_of
 from services.worker.engine.canvas import bring_back, canvas_on, in_slabs
 from services.worker.engine.cleanup import clean, cleanup_of
@@ -212,6 +213,8 @@ class EngineModel:
     ) -> Iterator[tuple[Box, Sums]]:
         inference = self._options.inference
         patch = inference.patch or data.grid.shape
+        if scores_on.type == "cpu" and (sentence := compiled.complaint()):
+            watch.note(sentence)
         done = 0
         count: int | None = None
         total = int(

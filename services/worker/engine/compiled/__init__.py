@@ -54,26 +54,37 @@ class _Sums(ctypes.Structure):
 
 
 def is_available() -> bool:
-    """Whether it was compiled, and for a processor like this one. Raises RuntimeError where what was compiled cannot be
-    used."""
+    """Whether it was compiled, from this source and for a processor like this one."""
     return _library() is not None
 
 
-@cache
+def complaint() -> str | None:
+    """A sentence for whoever waits, where something was compiled and cannot be used."""
+    _, fault = _loaded()
+    return fault and f"The engine's compiled code is not used, so this takes longer: {fault}; run make compiled."
+
+
 def _library() -> ctypes.CDLL | None:
+    library, _ = _loaded()
+    return library
+
+
+@cache
+def _loaded() -> tuple[ctypes.CDLL | None, str | None]:
+    """The library, if there is one; else what is wrong with it, if there is one."""
     path = FOLDER / f"libsums-{platform.machine()}.so"
     # On x86 PyTorch names the best instructions that it may use; DEFAULT has no AVX2.
     if not path.exists() or (platform.machine() == "x86_64" and torch.backends.cpu.get_cpu_capability() == "DEFAULT"):
-        return None
+        return None, None
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
-        raise RuntimeError(f"The engine's compiled sums are damaged ({error}); run make compiled.") from error
+        return None, f"it cannot be loaded ({error})"
     if ctypes.c_uint64.in_dll(library, "source_digest").value != digest_of(SOURCE):
-        raise RuntimeError(f"{path} was not compiled from the {SOURCE.name} beside it; run make compiled.")
+        return None, f"{path.name} was not compiled from the {SOURCE.name} beside it"
     for function in (library.write_half, library.write_float, library.write_bits):
         function.restype = NUMBER
-    return library
+    return library, None
 
 
 @cache

@@ -9,9 +9,11 @@ import argparse
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("sums.c")
@@ -74,22 +76,29 @@ def _moved(made: Path, folder: Path) -> Path:
 def _run(command: list[str], scratch: str) -> None:
     environment = os.environ | {"ZIG_GLOBAL_CACHE_DIR": scratch, "ZIG_LOCAL_CACHE_DIR": scratch}
     try:
-        subprocess.run(
+        process = subprocess.Popen(
             command,
             env=environment,
-            check=True,
-            timeout=LIMIT_SECONDS,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             encoding="utf-8",
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired as error:
-        raise NotBuilt(f"the compiler did not end within {LIMIT_SECONDS} s") from error
-    except subprocess.CalledProcessError as error:
-        raise NotBuilt(f"the compiler failed:\n{error.stdout.strip()[-2000:]}") from error
     except OSError as error:
         raise NotBuilt(f"the compiler cannot be started: {error}") from error
+    try:
+        output, _ = process.communicate(timeout=LIMIT_SECONDS)
+    except BaseException as error:
+        # It has processes of its own, which write on. Their output ends with the last of them.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise NotBuilt(f"the compiler did not end within {LIMIT_SECONDS} s") from error
+        raise
+    if process.returncode != 0:
+        raise NotBuilt(f"the compiler failed:\n{output.strip()[-2000:]}")
 
 
 def main() -> int:
