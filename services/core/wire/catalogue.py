@@ -1,5 +1,6 @@
 """ModelFamily and ModelsCollection ⇄ `services.core.catalogue`. Whatever the message carries survives both ways."""
 
+import re
 from collections.abc import Sequence
 
 from google.protobuf import json_format
@@ -47,7 +48,19 @@ def decode_family_json(document: str) -> ModelFamily:
     try:
         return _family_from(json_format.Parse(document, pb.ModelFamily()))
     except json_format.ParseError as error:
-        raise MalformedMessage(f"The document is not a ModelFamily in protobuf's JSON mapping: {error}") from error
+        raise MalformedMessage(
+            f"The document is not a ModelFamily in protobuf's JSON mapping: {_worded(error)}"
+        ) from error
+
+
+def _worded(error: json_format.ParseError) -> str:
+    """Protobuf's words without the way it went to the fault, which they name at their end; with what an enum has."""
+    text = " ".join(re.sub(r"Failed to parse \w+ field: ", "", str(error)).split()).rstrip(".")
+    found = re.search(r"for enum type ([\w.]+)", text)
+    if found is None:
+        return f"{text}."
+    names = pb.DESCRIPTOR.pool.FindEnumTypeByName(found[1]).values_by_name
+    return f"{text}; it has to be one of {', '.join(names)}."
 
 
 def encode_family(family: ModelFamily, encoding: Encoding = Encoding.PROTOBUF) -> bytes:

@@ -137,6 +137,19 @@ def test_no_text_of_a_family_escapes_the_check_for_nul() -> None:
             decode_family_json(json.dumps(document))
 
 
+def test_a_value_that_an_enum_does_not_have_is_told_with_those_it_has() -> None:
+    channel = {"ChannelID": "1", "Constraints": {"AcceptedModalities": ["CT", "MR"]}}
+    document = {"CanonicalName": "f", "FamilyDescription": {"InputChannels": [channel]}}
+    with pytest.raises(MalformedMessage) as refused:
+        decode_family_json(json.dumps(document))
+    assert str(refused.value) == (
+        "The document is not a ModelFamily in protobuf's JSON mapping: Invalid enum value MR for enum type "
+        "Radiomics.ModelChannelConstraints.ModalityTypes at "
+        "ModelFamily.FamilyDescription.InputChannels[0].Constraints.AcceptedModalities[1]; it has to be one of CT, "
+        "CTA, MR_T1, MR_T2, MR_GAD, MR_FLAIR, PET."
+    )
+
+
 @pytest.mark.parametrize("data", [b"\xff", b"\x0a\x05abc", b"\x0a\x01\xff", b"<html>"])
 def test_bytes_that_are_no_family_are_malformed(data: bytes) -> None:
     with pytest.raises(MalformedMessage, match="does not parse"):
