@@ -107,8 +107,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     one process half of the time must not begin when the others are nearly done.
     """
     for item in items:
+        if not item.nodeid.endswith(item.name) and item.parent is not None:
+            # Schemathesis gives all operations one identifier, by which pytest-xdist would run the first of them only.
+            item._id = item.parent.id.child(item.name)
         item.add_marker(pytest.mark.xdist_group("faults" if _is_fault(item) else item.path.name))
     items.sort(key=lambda item: not _is_fault(item))
+    assert len({item.nodeid for item in items}) == len(items), "of tests with one identifier, only one would run"
 
 
 def _is_fault(item: pytest.Item) -> bool:
